@@ -1,0 +1,160 @@
+// Package address holds the rules that turn a WireGuard public key into the
+// MAC and the link-local IPv6 address of its router. Router and gateway
+// compute them independently and never exchange them, so every byte counts.
+package address
+
+import (
+	"crypto/ecdh"
+	"crypto/md5"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+)
+
+// KeySize is the length of a Curve25519 public key in bytes (RFC 7748).
+const KeySize = 32
+
+// Key is a WireGuard public key. Its zero value is no valid key.
+type Key [KeySize]byte
+
+// Errors of ParseKey, for errors.Is.
+var (
+	ErrKeyEncoding = errors.New("not the canonical base64 of 32 bytes")
+	ErrKeyLowOrder = errors.New("a low-order Curve25519 point")
+)
+
+// ParseKey reads a public key as `wg pubkey` prints it: 44 characters of
+// standard base64 (RFC 4648 section 4) with its padding, unused bits zero, and
+// nothing around them. The strictness is needed, not taste: the MAC is a hash
+// over these very characters, so a second spelling of a key would be a second
+// address for it.
+//
+// Points of low order are refused: a handshake with one has a shared secret
+// that everybody knows (RFC 7748 section 6.1).
+func ParseKey(s string) (Key, error) {
+	var k Key
+	raw, err := base64.StdEncoding.Strict().DecodeString(s)
+	// The decoder skips CR and LF, hence the comparison of the whole.
+	if err != nil || len(raw) != KeySize || base64.StdEncoding.EncodeToString(raw) != s {
+		return Key{}, ErrKeyEncoding
+	}
+	copy(k[:], raw)
+	if lowOrder(k) {
+		return Key{}, ErrKeyLowOrder
+	}
+	return k, nil
+}
+
+// probe is any private key: multiplied by it, exactly the points of low order
+// become zero, since clamping makes every scalar a multiple of the cofactor 8.
+var probe = [KeySize]byte{1}
+
+func lowOrder(k Key) bool {
+	private, err := ecdh.X25519().NewPrivateKey(probe[:])
+	if err != nil {
+		panic(err) // any 32 bytes are a private key
+	}
+	public, err := ecdh.X25519().NewPublicKey(k[:])
+	if err != nil {
+		panic(err) // any 32 bytes are a public key
+	}
+	_, err = private.ECDH(public) // its one error is the all-zero result
+	return err != nil
+}
+
+// String is the key's canonical base64.
+func (k Key) String() string { return base64.StdEncoding.EncodeToString(k[:]) }
+
+// IsZero reports whether k is the zero value, as of a device without a key.
+func (k Key) IsZero() bool { return k == Key{} }
+
+// MarshalText is String, for JSON.
+func (k Key) MarshalText() ([]byte, error) { return []byte(k.String()), nil }
+
+// UnmarshalText is ParseKey, for JSON and TOML.
+func (k *Key) UnmarshalText(text []byte) error {
+	parsed, err := ParseKey(string(text))
+	if err != nil {
+		return fmt.Errorf("public key: %w", err)
+	}
+	*k = parsed
+	return nil
+}
+
+// MAC is the Ethernet address of the router's VXLAN interface: 02 and the first
+// five bytes of the MD5 digest of the key's base64 and a newline, which is what
+// `wg pubkey | md5sum` hashes on the router.
+func (k Key) MAC() MAC {
+	digest := md5.Sum([]byte(k.String() + "\n"))
+	return MAC{0x02, digest[0], digest[1], digest[2], digest[3], digest[4]}
+}
+
+// MAC is an EUI-48 address.
+type MAC [6]byte
+
+// String is the MAC in lower-case hexadecimal with colons.
+func (m MAC) String() string { return net.HardwareAddr(m[:]).String() }
+
+// Profile says what becomes of the MAC's universal/local bit in the link-local
+// address. Its zero value is RFC4291.
+type Profile uint8
+
+// The two profiles.
+const (
+	// RFC4291 inverts the bit, as RFC 4291 appendix A asks for: 02 becomes 00.
+	RFC4291 Profile = iota
+	// FFMUC leaves the bit set, as the routers of Freifunk Munich do.
+	FFMUC
+)
+
+var profileNames = [...]string{RFC4291: "rfc4291", FFMUC: "ffmuc"}
+
+// String is the profile's name in the configuration.
+func (p Profile) String() string { return profileNames[p] }
+
+// MarshalText is String.
+func (p Profile) MarshalText() ([]byte, error) { return []byte(p.String()), nil }
+
+// UnmarshalText reads a profile's name in the configuration.
+func (p *Profile) UnmarshalText(text []byte) error {
+	for i, name := range profileNames {
+		if name == string(text) {
+			*p = Profile(i)
+			return nil
+		}
+	}
+	return fmt.Errorf(`unknown address profile %q: must be "rfc4291" or "ffmuc"`, text)
+}
+
+// LinkLocal is the fe80::/64 address with the MAC's EUI-64 as interface
+// identifier (RFC 4291 section 2.5.6 and appendix A).
+func (p Profile) LinkLocal(m MAC) netip.Addr {
+	first := m[0]
+	if p == RFC4291 {
+		first ^= 0x02
+	}
+	return netip.AddrFrom16([16]byte{
+		0: 0xfe, 1: 0x80,
+		8: first, 9: m[1], 10: m[2], 11: 0xff, 12: 0xfe, 13: m[3], 14: m[4], 15: m[5],
+	})
+}
+
+// Derived reports whether a could be the address of some key: MAC and address
+// determine each other, so a derived address names its MAC. The MAC is
+// meaningless when it could not.
+func (p Profile) Derived(a netip.Addr) (MAC, bool) {
+	if !a.Is6() || a.Is4In6() {
+		return MAC{}, false
+	}
+	b := a.As16()
+	m := MAC{0x02, b[9], b[10], b[13], b[14], b[15]}
+	return m, p.LinkLocal(m) == a.WithZone("")
+}
+
+// Of derives both addresses of a key.
+func (p Profile) Of(k Key) (MAC, netip.Addr) {
+	m := k.MAC()
+	return m, p.LinkLocal(m)
+}

@@ -1,0 +1,218 @@
+// Package config reads the configuration: wgkex.toml and conf.d/*.toml, merged
+// in that order. Every error names the file and the line it comes from.
+package config
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"wgkex/internal/address"
+
+	"github.com/pelletier/go-toml/v2"
+)
+
+const (
+	// Dir is where the admin writes the configuration.
+	Dir = "/etc/wgkex"
+	// File is the main file's name in Dir.
+	File = "wgkex.toml"
+	// Effective is the last configuration that was whole and valid, in one
+	// file that only root can write. The generator writes it at each
+	// daemon-reload.
+	Effective = "/run/wgkex/effective.toml"
+)
+
+const (
+	defaultMaxPeers   = 10000
+	defaultMaxPending = 1000
+	defaultStaleAfter = time.Hour
+	// minStaleAfter is WireGuard's REJECT_AFTER_TIME (WireGuard white paper,
+	// section 6.1): a tunnel whose last handshake is younger is in use.
+	minStaleAfter = 180 * time.Second
+
+	maxDomainName    = 64 // a line of the protocol
+	maxInterfaceName = 15 // IFNAMSIZ less the NUL
+)
+
+// Config is a whole and valid configuration.
+type Config struct {
+	// Listen is the port of wgkex.socket, 0 without one.
+	Listen uint16
+	// ReplyOK says that an accepted router is answered OK instead of nothing.
+	ReplyOK bool
+	// ProhibitedKeys are refused in every domain.
+	ProhibitedKeys []address.Key
+	// Domains by name.
+	Domains map[string]Domain
+}
+
+// Domain is the configuration of one domain.
+type Domain struct {
+	Name      string
+	WireGuard string // interface name
+	VXLAN     string // interface name
+	// Listen is the port of the domain's own socket, 0 without one.
+	Listen     uint16
+	Addresses  address.Profile
+	MaxPeers   int
+	MaxPending int // peers that never had a handshake
+	StaleAfter time.Duration
+}
+
+// Serves reports whether a connection to the local port may ask for domain: a
+// domain's own port serves that domain alone, the shared port serves all.
+func (c Config) Serves(port uint16, domain Domain) bool {
+	return port != 0 && (port == c.Listen || port == domain.Listen)
+}
+
+// Prohibited reports whether the key is listed in prohibited_keys.
+func (c Config) Prohibited(key address.Key) bool {
+	return slices.Contains(c.ProhibitedKeys, key)
+}
+
+// Sorted is the domains in the order of their names.
+func (c Config) Sorted() []Domain {
+	return slices.SortedFunc(maps.Values(c.Domains), func(a, b Domain) int { return cmp.Compare(a.Name, b.Name) })
+}
+
+// Position is a place in a configuration file. Line is 1-based, 0 when the
+// error is about the file as a whole.
+type Position struct {
+	File string
+	Line int
+}
+
+func (p Position) String() string {
+	if p.Line == 0 {
+		return p.File
+	}
+	return fmt.Sprintf("%s:%d", p.File, p.Line)
+}
+
+// Error is one mistake in the configuration.
+type Error struct {
+	Position
+	Message string
+}
+
+func (e *Error) Error() string { return e.Position.String() + ": " + e.Message }
+
+// Load reads the configuration in dir, usually Dir. A missing main file or
+// conf.d counts as empty. The error joins an Error for each mistake.
+func Load(dir string) (Config, error) {
+	files := []string{filepath.Join(dir, File)}
+	more, err := filepath.Glob(filepath.Join(dir, "conf.d", "*.toml"))
+	if err != nil {
+		return Config{}, fmt.Errorf("listing conf.d: %w", err)
+	}
+	return read(append(files, more...)) // Glob sorts
+}
+
+// LoadFile reads a configuration that is one file, such as Effective.
+func LoadFile(path string) (Config, error) {
+	if _, err := os.Stat(path); err != nil {
+		return Config{}, err
+	}
+	return read([]string{path})
+}
+
+// LoadOrEffective reads the configuration in Dir or, when it is broken, the
+// Effective one: a broken file changes nothing of what runs. The error tells
+// what is broken even when the Config is usable, which ok says.
+func LoadOrEffective() (c Config, ok bool, err error) {
+	c, err = Load(Dir)
+	if err == nil {
+		return c, true, nil
+	}
+	c, effectiveErr := LoadFile(Effective)
+	if effectiveErr != nil {
+		return Config{}, false, err
+	}
+	return c, true, err
+}
+
+func read(files []string) (Config, error) {
+	var m merge
+	for _, path := range files {
+		data, err := os.ReadFile(path)
+		switch {
+		case errors.Is(err, fs.ErrNotExist):
+		case err != nil:
+			m.errs = append(m.errs, err)
+		default:
+			m.add(path, data)
+		}
+	}
+	// A file that did not parse has keys we do not know of: what the others
+	// seem to lack may be in there.
+	if len(m.errs) > 0 {
+		return Config{}, errors.Join(m.errs...)
+	}
+	c := m.config()
+	if len(m.errs) == 0 {
+		return c, nil
+	}
+	// Only the broken configuration pays for knowing where everything is: a
+	// handler reads the whole one for each connection.
+	m.locateAll()
+	m.config()
+	return Config{}, errors.Join(m.errs...)
+}
+
+// TOML is the configuration as one file that LoadFile reads back.
+func (c Config) TOML() ([]byte, error) {
+	var f file
+	if c.Listen != 0 {
+		f.Listen = new(int64(c.Listen))
+	}
+	if c.ReplyOK {
+		f.Reply = new("ok")
+	}
+	for _, k := range c.ProhibitedKeys {
+		f.ProhibitedKeys = append(f.ProhibitedKeys, k.String())
+	}
+	f.Domains = map[string]fileDomain{}
+	for name, d := range c.Domains {
+		fd := fileDomain{
+			WireGuard:  &d.WireGuard,
+			VXLAN:      &d.VXLAN,
+			Addresses:  new(d.Addresses.String()),
+			MaxPeers:   new(int64(d.MaxPeers)),
+			MaxPending: new(int64(d.MaxPending)),
+			StaleAfter: new(d.StaleAfter.String()),
+		}
+		if d.Listen != 0 {
+			fd.Listen = new(int64(d.Listen))
+		}
+		f.Domains[name] = fd
+	}
+	return toml.Marshal(f)
+}
+
+// ValidDomainName reports whether a domain may have this name: it has to be a
+// systemd instance name and a file name without any escaping.
+func ValidDomainName(s string) bool {
+	ok := len(s) >= 1 && len(s) <= maxDomainName && s[0] != '.' && s[0] != '-'
+	for _, c := range []byte(s) {
+		ok = ok && (c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || strings.IndexByte("_.-", c) >= 0)
+	}
+	return ok
+}
+
+// validInterfaceName is the kernel's dev_valid_name() in net/core/dev.c,
+// without the bytes above ASCII that it would allow.
+func validInterfaceName(s string) bool {
+	ok := len(s) >= 1 && len(s) <= maxInterfaceName && s != "." && s != ".."
+	for _, c := range []byte(s) {
+		ok = ok && c > ' ' && c < 0x7f && c != '/' && c != ':'
+	}
+	return ok
+}

@@ -1,0 +1,157 @@
+// Package protocol is the wire protocol: two lines from the router, at most
+// one line back. docs/protocol.md describes it for those who write clients.
+package protocol
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"time"
+)
+
+const (
+	// MaxLine is the longest line, in bytes, without its LF or CRLF.
+	MaxLine = 64
+	// LineTimeout is how long each line may take, however slowly it drips.
+	LineTimeout = 5 * time.Second
+	// maxDrain bounds, in bytes, what Finish discards for a client that keeps
+	// on sending.
+	maxDrain = 64 << 10
+)
+
+// Code is the CODE of an `ERR: CODE` line. OK is the absence of one.
+type Code string
+
+// The codes that a client may see.
+const (
+	OK              Code = "OK"
+	NoDomain        Code = "NO_DOMAIN"
+	InvalidDomain   Code = "INVALID_DOMAIN"
+	NoKey           Code = "NO_WGKEY"
+	InvalidKey      Code = "INVALID_WGKEY"
+	ProhibitedKey   Code = "PROHIBITED_WGKEY"
+	AddressConflict Code = "ADDRESS_CONFLICT"
+	Busy            Code = "BUSY"
+	Internal        Code = "INTERNAL"
+)
+
+// Refusal is the error that ends an exchange: Code goes to the client, Reason
+// to the log alone. A Reason never holds bytes that the client sent.
+type Refusal struct {
+	Code   Code
+	Reason string
+}
+
+func (r *Refusal) Error() string { return string(r.Code) + ": " + r.Reason }
+
+// Refuse makes a Refusal with a formatted reason.
+func Refuse(code Code, format string, args ...any) *Refusal {
+	return &Refusal{Code: code, Reason: fmt.Sprintf(format, args...)}
+}
+
+// CodeOf is the code that answers err: OK for nil, Internal for whatever is
+// not a Refusal.
+func CodeOf(err error) Code {
+	var r *Refusal
+	switch {
+	case err == nil:
+		return OK
+	case errors.As(err, &r):
+		return r.Code
+	}
+	return Internal
+}
+
+// Conn is what the protocol needs of a TCP connection.
+type Conn interface {
+	io.ReadWriter
+	SetReadDeadline(time.Time) error
+	SetWriteDeadline(time.Time) error
+	CloseWrite() error
+}
+
+// Reader reads a request from one connection: Domain, then Key.
+type Reader struct {
+	conn Conn
+	buf  []byte // received, not yet part of a line
+	err  error  // why nothing more will be received
+}
+
+// NewReader makes a Reader; it reads nothing yet.
+func NewReader(conn Conn) *Reader { return &Reader{conn: conn} }
+
+// Domain reads the first line. It is a Refusal with NoDomain or InvalidDomain
+// when there is no such line; whether the domain exists is for others to say.
+func (r *Reader) Domain() (string, error) {
+	return r.line("domain", NoDomain, InvalidDomain)
+}
+
+// Key reads the second line. It is a Refusal with NoKey or InvalidKey when
+// there is no such line; whether it is a public key is for others to say.
+func (r *Reader) Key() (string, error) {
+	return r.line("public key", NoKey, InvalidKey)
+}
+
+func (r *Reader) line(what string, missing, invalid Code) (string, error) {
+	if err := r.conn.SetReadDeadline(time.Now().Add(LineTimeout)); err != nil {
+		return "", fmt.Errorf("setting the read deadline: %w", err)
+	}
+	var chunk [MaxLine + len("\r\n")]byte
+	for {
+		line, rest, whole := bytes.Cut(r.buf, []byte("\n"))
+		if whole {
+			line = bytes.TrimSuffix(line, []byte("\r"))
+		} else {
+			whole = errors.Is(r.err, io.EOF)
+		}
+		switch {
+		// A CR after the longest line may be half of a CRLF.
+		case len(line) > MaxLine && (whole || len(line) > MaxLine+1 || line[MaxLine] != '\r'):
+			return "", Refuse(invalid, "the %s line is longer than %d bytes", what, MaxLine)
+		case whole && len(line) == 0:
+			return "", Refuse(missing, "the %s line is empty or missing", what)
+		case whole:
+			r.buf = rest
+			return string(line), nil
+		case errors.Is(r.err, os.ErrDeadlineExceeded):
+			return "", Refuse(missing, "no whole %s line within %s", what, LineTimeout)
+		case r.err != nil:
+			return "", Refuse(missing, "the connection broke before the %s line: %v", what, r.err)
+		}
+		var n int
+		n, r.err = r.conn.Read(chunk[:])
+		r.buf = append(r.buf, chunk[:n]...)
+	}
+}
+
+// Finish answers the request and ends the conversation. It writes nothing for
+// OK unless sayOK, half-closes, and discards what the client still sends until
+// the client closes or LineTimeout has passed: closing a socket with unread
+// bytes in it makes the kernel send a RST (RFC 1122 section 4.2.2.13), which
+// may overtake the answer.
+func Finish(conn Conn, code Code, sayOK bool) error {
+	deadline := time.Now().Add(LineTimeout)
+	if err := errors.Join(conn.SetReadDeadline(deadline), conn.SetWriteDeadline(deadline)); err != nil {
+		return fmt.Errorf("setting the deadlines: %w", err)
+	}
+	var answer string
+	switch {
+	case code != OK:
+		answer = "ERR: " + string(code) + "\n"
+	case sayOK:
+		answer = "OK\n"
+	}
+	if answer != "" {
+		if _, err := io.WriteString(conn, answer); err != nil {
+			return fmt.Errorf("answering: %w", err)
+		}
+	}
+	if err := conn.CloseWrite(); err != nil {
+		return fmt.Errorf("half-closing: %w", err)
+	}
+	// The answer is out: how the client leaves is its own affair.
+	_, _ = io.Copy(io.Discard, io.LimitReader(conn, maxDrain))
+	return nil
+}
