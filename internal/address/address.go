@@ -34,17 +34,23 @@ var (
 // Points of low order are refused: a handshake with one has a shared secret
 // that everybody knows (RFC 7748 section 6.1).
 func ParseKey(s string) (Key, error) {
-	var k Key
+	k, err := decodeKey(s)
+	if err != nil {
+		return Key{}, err
+	}
+	if lowOrder(k) {
+		return Key{}, ErrKeyLowOrder
+	}
+	return k, nil
+}
+
+func decodeKey(s string) (Key, error) {
 	raw, err := base64.StdEncoding.Strict().DecodeString(s)
 	// The decoder skips CR and LF, hence the comparison of the whole.
 	if err != nil || len(raw) != KeySize || base64.StdEncoding.EncodeToString(raw) != s {
 		return Key{}, ErrKeyEncoding
 	}
-	copy(k[:], raw)
-	if lowOrder(k) {
-		return Key{}, ErrKeyLowOrder
-	}
-	return k, nil
+	return Key(raw), nil
 }
 
 // probe is any private key: multiplied by it, exactly the points of low order
@@ -73,9 +79,10 @@ func (k Key) IsZero() bool { return k == Key{} }
 // MarshalText is String, for JSON.
 func (k Key) MarshalText() ([]byte, error) { return []byte(k.String()), nil }
 
-// UnmarshalText is ParseKey, for JSON and TOML.
+// UnmarshalText reads back what MarshalText wrote. Unlike ParseKey it takes
+// any point, since the kernel holds whatever an admin gave it.
 func (k *Key) UnmarshalText(text []byte) error {
-	parsed, err := ParseKey(string(text))
+	parsed, err := decodeKey(string(text))
 	if err != nil {
 		return fmt.Errorf("public key: %w", err)
 	}

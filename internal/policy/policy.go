@@ -80,8 +80,6 @@ func Count(peers []Peer, profile address.Profile) Counts {
 type Exchange struct {
 	Key     address.Key
 	Profile address.Profile
-	// Prohibited says that the configuration lists the key.
-	Prohibited bool
 	// GatewayKey is the public key of the domain's own WireGuard interface.
 	GatewayKey address.Key
 	// GatewayOwns says that the derived MAC or address is the gateway's own.
@@ -113,10 +111,7 @@ const (
 // Decide says what to do, or why not, as a *protocol.Refusal.
 func (e Exchange) Decide() (Action, error) {
 	_, addr := e.Profile.Of(e.Key)
-	switch {
-	case e.Prohibited:
-		return 0, protocol.Refuse(protocol.ProhibitedKey, "the key is listed in prohibited_keys")
-	case e.Key == e.GatewayKey:
+	if e.Key == e.GatewayKey {
 		return 0, protocol.Refuse(protocol.ProhibitedKey, "the key is the gateway's own")
 	}
 	var known *Peer

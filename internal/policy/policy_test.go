@@ -100,7 +100,6 @@ func TestDecide(t *testing.T) {
 		code   protocol.Code
 	}{
 		"a new key":                  {func(*Exchange) {}, Add, protocol.OK},
-		"prohibited":                 {func(e *Exchange) { e.Prohibited = true }, 0, protocol.ProhibitedKey},
 		"the gateway's key":          {func(e *Exchange) { e.GatewayKey = e.Key }, 0, protocol.ProhibitedKey},
 		"a static peer's key":        {func(e *Exchange) { e.Peers = []Peer{static(key(1), "fd00::/64")} }, 0, protocol.ProhibitedKey},
 		"a static peer without IPs":  {func(e *Exchange) { e.Peers = []Peer{static(key(1))} }, 0, protocol.ProhibitedKey},
@@ -117,9 +116,6 @@ func TestDecide(t *testing.T) {
 		"known and another's address": {func(e *Exchange) {
 			e.Peers = []Peer{managed(profile, key(1), 0), static(key(2), on(128))}
 		}, 0, protocol.AddressConflict},
-		"known, now prohibited": {func(e *Exchange) {
-			e.Peers, e.Prohibited = []Peer{managed(profile, key(1), 0)}, true
-		}, 0, protocol.ProhibitedKey},
 		"the last place":    {func(e *Exchange) { e.Counts = Counts{9, 4} }, Add, protocol.OK},
 		"no place":          {func(e *Exchange) { e.Counts = Counts{10, 0} }, 0, protocol.Busy},
 		"no pending place":  {func(e *Exchange) { e.Counts = Counts{5, 5} }, 0, protocol.Busy},

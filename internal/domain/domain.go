@@ -1,0 +1,208 @@
+// Package domain is one domain as it stands on the gateway: its lock, its
+// interfaces, and what was last known of its peers. Exchange and cleanup both
+// work through it.
+package domain
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"path/filepath"
+
+	"wgkex/internal/address"
+	"wgkex/internal/config"
+	"wgkex/internal/kernel"
+	"wgkex/internal/policy"
+
+	"github.com/google/renameio/v2"
+	"golang.org/x/sys/unix"
+)
+
+// RunDir holds a lock and a snapshot for each domain. tmpfiles.d makes it, for
+// the user wgkex to write in.
+const RunDir = "/run/wgkex/domains"
+
+// Domain is a domain whose lock is held and whose interfaces are open.
+type Domain struct {
+	config.Domain
+	kernel.Devices
+	dir  string
+	lock *os.File
+}
+
+// Opener opens the interfaces of a domain; it is kernel.Open but in tests.
+type Opener func(wireguard, vxlan string) (kernel.Devices, error)
+
+// Open takes the domain's lock in dir, usually RunDir, waiting for it as long
+// as it takes, and opens the interfaces. Close gives both back.
+func Open(c config.Domain, dir string, open Opener) (*Domain, error) {
+	lock, err := takeLock(filepath.Join(dir, c.Name+".lock"))
+	if err != nil {
+		return nil, fmt.Errorf("locking domain %s: %w", c.Name, err)
+	}
+	devices, err := open(c.WireGuard, c.VXLAN)
+	if err != nil {
+		_ = lock.Close() // nothing was written to it
+		return nil, err
+	}
+	return &Domain{Domain: c, Devices: devices, dir: dir, lock: lock}, nil
+}
+
+// Close closes the interfaces and gives the lock back.
+func (d *Domain) Close() error {
+	return errors.Join(d.Devices.Close(), d.lock.Close())
+}
+
+// takeLock takes a flock(2). Read access suffices for one, so root and the user
+// wgkex can use a file that the other made.
+func takeLock(path string) (*os.File, error) {
+	f, err := os.OpenFile(path, os.O_RDONLY|os.O_CREATE, 0o644)
+	if err != nil {
+		return nil, err
+	}
+	for {
+		switch err := unix.Flock(int(f.Fd()), unix.LOCK_EX); {
+		case err == nil:
+			return f, nil
+		case !errors.Is(err, unix.EINTR):
+			_ = f.Close() // nothing was written to it
+			return nil, err
+		}
+	}
+}
+
+// Snapshot is what was known of the peers when they were last read, kept so
+// that an exchange need not read them.
+type Snapshot struct {
+	// Index tells for which devices this is true.
+	Index  kernel.Index  `json:"index"`
+	Static []StaticPeer  `json:"static"`
+	Counts policy.Counts `json:"counts"`
+}
+
+// StaticPeer is a peer that wgkex does not manage.
+type StaticPeer struct {
+	Key        address.Key    `json:"key"`
+	AllowedIPs []netip.Prefix `json:"allowed_ips"`
+}
+
+// Peers is the static peers as policy takes them.
+func (s Snapshot) Peers() []policy.Peer {
+	peers := make([]policy.Peer, len(s.Static))
+	for i, p := range s.Static {
+		peers[i] = policy.Peer{Key: p.Key, AllowedIPs: p.AllowedIPs}
+	}
+	return peers
+}
+
+func (d *Domain) snapshotPath() string { return filepath.Join(d.dir, d.Name+".json") }
+
+// Snapshot reads the last snapshot. It is not ok when there is none that can
+// be read, or when a device was made anew since: then Dump has to tell.
+func (d *Domain) Snapshot() (s Snapshot, ok bool) {
+	data, err := os.ReadFile(d.snapshotPath())
+	if err != nil {
+		return Snapshot{}, false
+	}
+	if err := json.Unmarshal(data, &s); err != nil {
+		return Snapshot{}, false
+	}
+	return s, s.Index == d.Index()
+}
+
+// Save replaces the snapshot. The counts must never be lower than the truth,
+// so they are saved before a peer is added.
+func (d *Domain) Save(s Snapshot) error {
+	data, err := json.Marshal(s)
+	if err != nil {
+		return err
+	}
+	// renameio puts the file in place whole or not at all.
+	if err := renameio.WriteFile(d.snapshotPath(), data, 0o644); err != nil {
+		return fmt.Errorf("writing the snapshot of domain %s: %w", d.Name, err)
+	}
+	return nil
+}
+
+// Dump reads all peers and saves a new Snapshot of them. When the last one was
+// not of these devices it also mends FDB entries: on a VXLAN interface made
+// anew they are all gone, and an exchange concludes from a missing entry that
+// there is no peer.
+func (d *Domain) Dump() ([]policy.Peer, Snapshot, error) {
+	peers, err := d.Peers()
+	if err != nil {
+		return nil, Snapshot{}, err
+	}
+	if _, ok := d.Snapshot(); !ok {
+		if _, err := d.Mend(peers); err != nil {
+			return nil, Snapshot{}, err
+		}
+	}
+	s := Snapshot{Index: d.Index(), Static: []StaticPeer{}, Counts: policy.Count(peers, d.Addresses)}
+	for _, p := range peers {
+		if !p.Managed(d.Addresses) {
+			s.Static = append(s.Static, StaticPeer{Key: p.Key, AllowedIPs: p.AllowedIPs})
+		}
+	}
+	return peers, s, d.Save(s)
+}
+
+// SetEntries makes sure of both FDB entries of a managed peer.
+func (d *Domain) SetEntries(key address.Key) error {
+	mac, addr := d.Addresses.Of(key)
+	if err := d.SetEntry(kernel.Flood, addr); err != nil {
+		return err
+	}
+	return d.SetEntry(mac, addr)
+}
+
+// RemoveEntries removes both FDB entries of a managed peer.
+func (d *Domain) RemoveEntries(key address.Key) error {
+	mac, addr := d.Addresses.Of(key)
+	via := d.Index().WireGuard
+	return errors.Join(
+		d.RemoveEntry(kernel.Entry{MAC: mac, Dst: addr, Via: via}),
+		d.RemoveEntry(kernel.Entry{MAC: kernel.Flood, Dst: addr, Via: via}))
+}
+
+// Mend gives the managed among the peers the FDB entries that they lack, and
+// returns how many peers lacked any.
+func (d *Domain) Mend(peers []policy.Peer) (mended int, err error) {
+	var entries map[kernel.Entry]bool
+	for _, p := range peers {
+		if !p.Managed(d.Addresses) {
+			continue
+		}
+		if entries == nil { // not read for a gateway without managed peers
+			if entries, err = d.entrySet(); err != nil {
+				return mended, err
+			}
+		}
+		mac, addr := d.Addresses.Of(p.Key)
+		want := kernel.Entry{MAC: mac, Dst: addr, Via: d.Index().WireGuard, Permanent: true}
+		flood := want
+		flood.MAC = kernel.Flood
+		if entries[want] && entries[flood] {
+			continue
+		}
+		if err := d.SetEntries(p.Key); err != nil {
+			return mended, err
+		}
+		mended++
+	}
+	return mended, nil
+}
+
+func (d *Domain) entrySet() (map[kernel.Entry]bool, error) {
+	entries, err := d.Entries()
+	if err != nil {
+		return nil, err
+	}
+	set := make(map[kernel.Entry]bool, len(entries))
+	for _, e := range entries {
+		set[e] = true
+	}
+	return set, nil
+}

@@ -1,0 +1,117 @@
+// Package exchange carries out one exchange: it gathers what the policy must
+// know, as cheaply as can be, and does to the kernel what the policy says.
+package exchange
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"wgkex/internal/address"
+	"wgkex/internal/domain"
+	"wgkex/internal/kernel"
+	"wgkex/internal/policy"
+	"wgkex/internal/protocol"
+)
+
+// Run makes the key a peer of the domain, or makes sure that it is one. It
+// returns what it did to the peer, or the error that refused or failed it, of
+// which protocol.CodeOf is the code. After an error the kernel holds either
+// the peer with both FDB entries or none of the three.
+func Run(d *domain.Domain, key address.Key, now time.Time) (policy.Action, error) {
+	action, err := run(d, key, now)
+	if errors.Is(err, kernel.ErrMissing) {
+		return action, errors.Join(protocol.Refuse(protocol.Busy, "an interface of the domain is missing"), err)
+	}
+	return action, err
+}
+
+func run(d *domain.Domain, key address.Key, now time.Time) (policy.Action, error) {
+	mac, addr := d.Addresses.Of(key)
+	e := policy.Exchange{Key: key, Profile: d.Addresses, MaxPeers: d.MaxPeers, MaxPending: d.MaxPending, Now: now}
+	var err error
+	if e.GatewayKey, err = d.PublicKey(); err != nil {
+		return 0, err
+	}
+	if e.GatewayOwns, err = d.Owns(mac, addr); err != nil {
+		return 0, err
+	}
+
+	// The common case, a key that the gateway does not know, must not cost a
+	// dump of all peers. MAC and address determine each other and every
+	// managed peer has an FDB entry for its MAC: where there is none, no
+	// managed peer has this key or this address, and the snapshot tells of
+	// the static ones.
+	known, err := d.HasEntry(mac)
+	if err != nil {
+		return 0, err
+	}
+	snapshot, ok := d.Snapshot()
+	if ok && !known {
+		e.Peers, e.Counts = snapshot.Peers(), snapshot.Counts
+		action, err := e.Decide()
+		// Peers may have left or had their first handshake since the snapshot.
+		if protocol.CodeOf(err) != protocol.Busy {
+			return action, apply(d, key, action, snapshot, err)
+		}
+	}
+	if e.Peers, snapshot, err = d.Dump(); err != nil {
+		return 0, err
+	}
+	e.Counts = snapshot.Counts
+	action, err := e.Decide()
+	return action, apply(d, key, action, snapshot, err)
+}
+
+// apply does what was decided, or returns why nothing is to be done.
+func apply(d *domain.Domain, key address.Key, action policy.Action, snapshot domain.Snapshot, refused error) error {
+	if refused != nil {
+		return refused
+	}
+	_, addr := d.Addresses.Of(key)
+	var change error
+	switch action {
+	case policy.Keep:
+		return d.SetEntries(key)
+	case policy.Add:
+		snapshot.Counts.Peers++
+		snapshot.Counts.Pending++
+		if err := d.Save(snapshot); err != nil {
+			return err
+		}
+		change = d.AddPeer(key, addr)
+	case policy.Reset:
+		snapshot.Counts.Pending++ // at most: it may have been pending before
+		if err := d.Save(snapshot); err != nil {
+			return err
+		}
+		change = d.ResetPeer(key, addr)
+	}
+	if change == nil {
+		change = d.SetEntries(key)
+	}
+	if change == nil {
+		return nil
+	}
+	// Even the step that failed may have been done: a netlink answer can be
+	// lost after the fact.
+	if err := undo(d, key); err != nil {
+		return errors.Join(change, fmt.Errorf("undoing the exchange: %w", err))
+	}
+	return change
+}
+
+// undo removes the peer and its FDB entries, unless it turns out to be a static
+// peer that the snapshot did not know yet.
+func undo(d *domain.Domain, key address.Key) error {
+	peers, _, err := d.Dump()
+	if err != nil {
+		return err
+	}
+	for _, p := range peers {
+		if p.Key == key && p.Managed(d.Addresses) {
+			err = d.RemovePeers([]address.Key{key})
+		}
+	}
+	return errors.Join(err, d.RemoveEntries(key))
+}

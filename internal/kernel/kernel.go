@@ -1,0 +1,201 @@
+// Package kernel is the only one that speaks netlink: WireGuard peers, VXLAN
+// FDB entries, and what of the gateway's links and addresses an exchange must
+// know. It needs CAP_NET_ADMIN and nothing else.
+package kernel
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+
+	"wgkex/internal/address"
+	"wgkex/internal/policy"
+
+	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netlink/nl"
+	"golang.org/x/sys/unix"
+	"golang.zx2c4.com/wireguard/wgctrl"
+)
+
+// Devices is a domain's WireGuard interface and its VXLAN interface, as found
+// when they were opened. Every error names the object and the interface, and
+// is ErrMissing when an interface is not there or not there any more.
+//
+// No method takes a lock; the domain's lock is for the caller to hold.
+type Devices interface {
+	// Index identifies the two interfaces: a device made anew has another
+	// index, whatever its name.
+	Index() Index
+
+	// PublicKey is the WireGuard interface's own, zero when it has none.
+	// It takes the same time however many peers there are.
+	PublicKey() (address.Key, error)
+	// Owns reports whether the gateway itself has addr on any interface, or
+	// its VXLAN interface has mac. It takes the same time however many
+	// addresses there are.
+	Owns(mac address.MAC, addr netip.Addr) (bool, error)
+
+	// Peers reads all peers, in the order in which they were added. It takes
+	// time in proportion to their number.
+	Peers() ([]policy.Peer, error)
+	// AddPeer makes sure that there is a peer with the key and that addr is
+	// among its allowed IPs. It takes no allowed IP from a peer with the key,
+	// but takes addr from any other.
+	AddPeer(key address.Key, addr netip.Addr) error
+	// ResetPeer removes the peer with the key, if any, and adds it anew with
+	// addr as its sole allowed IP, in one message to the kernel.
+	ResetPeer(key address.Key, addr netip.Addr) error
+	// RemovePeers removes the peers with these keys. A key without a peer is
+	// no error.
+	RemovePeers(keys []address.Key) error
+
+	// HasEntry reports whether the VXLAN interface has any FDB entry for mac,
+	// ours or learned. It takes the same time however many there are.
+	HasEntry(mac address.MAC) (bool, error)
+	// Entries reads all FDB entries of the VXLAN interface that have an IPv6
+	// destination.
+	Entries() ([]Entry, error)
+	// SetEntry makes sure of a permanent FDB entry via the WireGuard
+	// interface: for Flood one more destination, for any other MAC the only
+	// one. Doing it again changes nothing.
+	SetEntry(mac address.MAC, dst netip.Addr) error
+	// RemoveEntry removes an FDB entry. One that is not there is no error.
+	RemoveEntry(e Entry) error
+
+	Close() error
+}
+
+// Flood is the MAC of the FDB entries whose destinations get all broadcast,
+// unknown unicast and multicast frames (bridge(8), "all-zeros mac").
+var Flood address.MAC
+
+// Index holds interface indexes.
+type Index struct {
+	WireGuard int `json:"wireguard"`
+	VXLAN     int `json:"vxlan"`
+}
+
+// Entry is an FDB entry of a VXLAN interface.
+type Entry struct {
+	MAC address.MAC
+	Dst netip.Addr
+	// Via is the index of the interface that leads to Dst, 0 when the entry
+	// names none. Without it a link-local Dst has no route.
+	Via       int
+	Permanent bool
+}
+
+// ErrMissing is the error when a domain's interface does not exist.
+var ErrMissing = errors.New("no such interface")
+
+// devices is Devices in the running kernel.
+type devices struct {
+	wireguard, vxlan netlink.Link
+	wg               *wgctrl.Client
+	route            map[int]*nl.SocketHandle
+}
+
+// Open finds the two interfaces by name and type.
+func Open(wireguard, vxlan string) (Devices, error) {
+	socket, err := nl.Subscribe(unix.NETLINK_ROUTE)
+	if err != nil {
+		return nil, fmt.Errorf("opening a route netlink socket: %w", err)
+	}
+	d := &devices{route: map[int]*nl.SocketHandle{unix.NETLINK_ROUTE: {Socket: socket}}}
+	if err := d.open(wireguard, vxlan); err != nil {
+		_ = d.Close() // the error that matters is the first
+		return nil, err
+	}
+	return d, nil
+}
+
+func (d *devices) open(wireguard, vxlan string) (err error) {
+	timeout := unix.NsecToTimeval(netlinkTimeout.Nanoseconds())
+	if err := errors.Join(d.socket().SetSendTimeout(&timeout), d.socket().SetReceiveTimeout(&timeout)); err != nil {
+		return fmt.Errorf("setting netlink timeouts: %w", err)
+	}
+	if d.wireguard, err = d.link(wireguard, "wireguard"); err != nil {
+		return err
+	}
+	if d.vxlan, err = d.link(vxlan, "vxlan"); err != nil {
+		return err
+	}
+	if d.wg, err = wgctrl.New(); err != nil {
+		return fmt.Errorf("opening WireGuard's netlink: %w", err)
+	}
+	return nil
+}
+
+func (d *devices) socket() *nl.NetlinkSocket { return d.route[unix.NETLINK_ROUTE].Socket }
+
+func (d *devices) Close() error {
+	d.socket().Close()
+	if d.wg == nil {
+		return nil
+	}
+	return d.wg.Close()
+}
+
+func (d *devices) Index() Index {
+	return Index{WireGuard: d.wireguard.Attrs().Index, VXLAN: d.vxlan.Attrs().Index}
+}
+
+// request makes a route netlink request on the one socket.
+func (d *devices) request(message, flags int, parts ...nl.NetlinkRequestData) *nl.NetlinkRequest {
+	req := nl.NewNetlinkRequest(message, flags)
+	req.Sockets = d.route
+	for _, p := range parts {
+		req.AddData(p)
+	}
+	return req
+}
+
+func (d *devices) link(name, kind string) (netlink.Link, error) {
+	req := d.request(unix.RTM_GETLINK, 0,
+		nl.NewIfInfomsg(unix.AF_UNSPEC),
+		nl.NewRtAttr(unix.IFLA_IFNAME, nl.ZeroTerminated(name)))
+	messages, err := req.Execute(unix.NETLINK_ROUTE, 0)
+	if err != nil {
+		return nil, fmt.Errorf("interface %s: %w", name, classify(err))
+	}
+	if len(messages) != 1 {
+		return nil, fmt.Errorf("interface %s: the kernel gave %d answers", name, len(messages))
+	}
+	link, err := netlink.LinkDeserialize(nil, messages[0])
+	if err != nil {
+		return nil, fmt.Errorf("interface %s: %w", name, err)
+	}
+	if link.Type() != kind {
+		return nil, fmt.Errorf("interface %s is of type %q, not %q", name, link.Type(), kind)
+	}
+	return link, nil
+}
+
+func (d *devices) Owns(mac address.MAC, addr netip.Addr) (bool, error) {
+	if string(d.vxlan.Attrs().HardwareAddr) == string(mac[:]) {
+		return true, nil
+	}
+	// Not a dump: with the address given and no interface,
+	// inet6_rtm_getaddr() in net/ipv6/addrconf.c looks it up on all of them.
+	req := d.request(unix.RTM_GETADDR, 0,
+		nl.NewIfAddrmsg(unix.AF_INET6),
+		nl.NewRtAttr(unix.IFA_ADDRESS, addr.AsSlice()))
+	_, err := req.Execute(unix.NETLINK_ROUTE, unix.RTM_NEWADDR)
+	switch {
+	case errors.Is(err, unix.EADDRNOTAVAIL):
+		return false, nil
+	case err != nil:
+		return false, fmt.Errorf("looking for address %s on the gateway: %w", addr, err)
+	}
+	return true, nil
+}
+
+// classify makes ErrMissing of the errors that say so. os.ErrNotExist itself
+// is wgctrl's word for ENODEV; errors.Is would take ENOENT for it as well.
+func classify(err error) error {
+	if errors.Is(err, unix.ENODEV) || err == os.ErrNotExist {
+		return ErrMissing
+	}
+	return err
+}
