@@ -108,12 +108,11 @@ func (e *Error) Error() string { return e.Position.String() + ": " + e.Message }
 // Load reads the configuration in dir, usually Dir. A missing main file or
 // conf.d counts as empty. The error joins an Error for each mistake.
 func Load(dir string) (Config, error) {
-	files := []string{filepath.Join(dir, File)}
-	more, err := filepath.Glob(filepath.Join(dir, "conf.d", "*.toml"))
+	files, err := list(dir)
 	if err != nil {
-		return Config{}, fmt.Errorf("listing conf.d: %w", err)
+		return Config{}, err
 	}
-	return read(append(files, more...)) // Glob sorts
+	return read(files)
 }
 
 // LoadFile reads a configuration that is one file, such as Effective.
@@ -139,8 +138,29 @@ func LoadOrEffective() (c Config, ok bool, err error) {
 	return c, true, err
 }
 
-func read(files []string) (Config, error) {
-	var m merge
+// Locate is where the configuration in dir sets the key with these parts, such
+// as "domains", "ffww01": for errors that are found only later.
+func Locate(dir string, parts ...string) Position {
+	files, err := list(dir)
+	if err != nil {
+		return Position{File: dir}
+	}
+	m := open(files)
+	m.locateAll()
+	return m.at(keyPath(parts...))
+}
+
+// list is the files of the configuration in dir, in the order of merging.
+func list(dir string) ([]string, error) {
+	more, err := filepath.Glob(filepath.Join(dir, "conf.d", "*.toml")) // sorts
+	if err != nil {
+		return nil, fmt.Errorf("listing conf.d: %w", err)
+	}
+	return append([]string{filepath.Join(dir, File)}, more...), nil
+}
+
+func open(files []string) *merge {
+	m := new(merge)
 	for _, path := range files {
 		data, err := os.ReadFile(path)
 		switch {
@@ -151,6 +171,11 @@ func read(files []string) (Config, error) {
 			m.add(path, data)
 		}
 	}
+	return m
+}
+
+func read(files []string) (Config, error) {
+	m := open(files)
 	// A file that did not parse has keys we do not know of: what the others
 	// seem to lack may be in there.
 	if len(m.errs) > 0 {

@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -56,9 +57,14 @@ func (d *Domain) Close() error {
 }
 
 // takeLock takes a flock(2). Read access suffices for one, so root and the user
-// wgkex can use a file that the other made.
+// wgkex can use a file that the other made, whatever umask it had.
 func takeLock(path string) (*os.File, error) {
-	f, err := os.OpenFile(path, os.O_RDONLY|os.O_CREATE, 0o644)
+	f, err := os.Open(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		if f, err = os.OpenFile(path, os.O_RDONLY|os.O_CREATE, 0o644); err == nil {
+			err = f.Chmod(0o644)
+		}
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -120,7 +126,7 @@ func (d *Domain) Save(s Snapshot) error {
 		return err
 	}
 	// renameio puts the file in place whole or not at all.
-	if err := renameio.WriteFile(d.snapshotPath(), data, 0o644); err != nil {
+	if err := renameio.WriteFile(d.snapshotPath(), data, 0o644, renameio.IgnoreUmask()); err != nil {
 		return fmt.Errorf("writing the snapshot of domain %s: %w", d.Name, err)
 	}
 	return nil

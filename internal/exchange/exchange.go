@@ -20,10 +20,16 @@ import (
 // the peer with both FDB entries or none of the three.
 func Run(d *domain.Domain, key address.Key, now time.Time) (policy.Action, error) {
 	action, err := run(d, key, now)
+	return action, Classify(err)
+}
+
+// Classify makes the client's business of an error that the gateway may get
+// over by itself: a missing interface is a reason to try again.
+func Classify(err error) error {
 	if errors.Is(err, kernel.ErrMissing) {
-		return action, errors.Join(protocol.Refuse(protocol.Busy, "an interface of the domain is missing"), err)
+		return protocol.Refuse(protocol.Busy, "%v", err)
 	}
-	return action, err
+	return err
 }
 
 func run(d *domain.Domain, key address.Key, now time.Time) (policy.Action, error) {

@@ -108,6 +108,9 @@ const (
 	Reset
 )
 
+// String says what was done to the peer.
+func (a Action) String() string { return [...]string{Keep: "kept", Add: "added", Reset: "reset"}[a] }
+
 // Decide says what to do, or why not, as a *protocol.Refusal.
 func (e Exchange) Decide() (Action, error) {
 	_, addr := e.Profile.Of(e.Key)

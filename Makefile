@@ -1,0 +1,63 @@
+# The two commands to know: `make run` and `make test`. See README.md.
+
+SHELL = /bin/bash
+.SHELLFLAGS = -euo pipefail -c
+.DELETE_ON_ERROR:
+
+VERSION := $(shell sed -n '1s/.*(\(.*\)).*/\1/p' packaging/debian/changelog)
+ARCH := $(shell dpkg --print-architecture)
+DEB := build/wgkex_$(VERSION)_$(ARCH).deb
+
+# What goes into the package.
+SOURCES := $(shell find cmd internal units packaging docs -type f -not -name '*_test.go' -not -path '*/testdata/*') \
+	README.md LICENSE go.mod go.sum
+
+GOFUMPT = mvdan.cc/gofumpt@v0.12.0
+STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
+
+DEPENDENCIES = debhelper dpkg-dev e2fsprogs fakeroot lintian mmdebstrap qemu-system-x86 scdoc shellcheck uidmap
+
+.PHONY: all deb deps lint unit test run clean
+
+all: deb
+
+deb: $(DEB)
+
+# A native source package of what git would check out, with the modules of
+# go.sum in it, so that the build itself needs no network.
+$(DEB): $(SOURCES) | deps
+	rm -rf build/source build/*.deb build/*.dsc build/*.tar.xz build/*.buildinfo build/*.changes
+	mkdir -p build/source
+	cp -r --parents $(SOURCES) build/source
+	mv build/source/packaging/debian build/source/debian
+	cd build/source && go mod vendor
+	cd build/source && GOCACHE=$$(go env GOCACHE) dpkg-buildpackage -us -uc > ../build.log 2>&1 || { cat ../build.log; exit 1; }
+	rm -rf build/source
+	@echo "built $(DEB)"
+
+# Installs the Debian packages that are missing.
+deps:
+	@missing=$$(for package in $(DEPENDENCIES); do \
+		dpkg-query -W -f '$${db:Status-Status}' $$package 2>/dev/null | grep -qx installed || echo $$package; \
+	done); \
+	if [ -n "$$missing" ]; then \
+		echo "installing Debian packages:" $$missing; \
+		sudo=; if [ $$(id -u) -ne 0 ]; then sudo=sudo; fi; \
+		$$sudo apt-get update -qq; \
+		DEBIAN_FRONTEND=noninteractive $$sudo apt-get install -y -qq --no-install-recommends $$missing >/dev/null; \
+	fi
+
+lint: deps
+	@unformatted=$$(go run $(GOFUMPT) -l cmd internal test bench); \
+	if [ -n "$$unformatted" ]; then echo "not formatted by gofumpt:" $$unformatted; exit 1; fi
+	go vet ./...
+	go vet -tags vm ./...
+	go run $(STATICCHECK) -tags vm ./...
+	shellcheck $$(git ls-files -co --exclude-standard | xargs grep -lE '^#!.*/(ba|da)?sh')
+	lintian --fail-on error,warning,info --no-tag-display-limit build/*.changes
+
+unit:
+	go test -race ./...
+
+clean:
+	rm -rf build

@@ -1,0 +1,175 @@
+// wgkex-handler serves one exchange on the connection that systemd hands it.
+package main
+
+import (
+	"errors"
+	"flag"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"time"
+
+	"wgkex/internal/address"
+	"wgkex/internal/config"
+	"wgkex/internal/domain"
+	"wgkex/internal/exchange"
+	"wgkex/internal/kernel"
+	"wgkex/internal/logging"
+	"wgkex/internal/policy"
+	"wgkex/internal/protocol"
+	"wgkex/internal/version"
+
+	"github.com/coreos/go-systemd/v22/activation"
+	"github.com/coreos/go-systemd/v22/journal"
+)
+
+func main() {
+	flag.Usage = func() {
+		fmt.Fprint(flag.CommandLine.Output(), "usage: wgkex-handler [--version]\n\n"+
+			"Serves one WireGuard key exchange. systemd starts it as wgkex@.service for each\n"+
+			"connection to wgkex.socket and wgkex@.socket. See wgkex-handler(8).\n")
+	}
+	printVersion := flag.Bool("version", false, "print the version")
+	flag.Parse()
+	if *printVersion {
+		fmt.Println(version.Version)
+		return
+	}
+	if flag.NArg() > 0 {
+		flag.Usage()
+		os.Exit(2)
+	}
+	conn, err := inherited()
+	if err != nil {
+		fmt.Fprintf(os.Stderr, "wgkex-handler: %v\n", err)
+		os.Exit(1)
+	}
+	if !serve(conn) {
+		os.Exit(1)
+	}
+}
+
+// inherited is the connection of an Accept=yes socket (sd_listen_fds(3)).
+func inherited() (*net.TCPConn, error) {
+	files := activation.Files(true)
+	if len(files) != 1 {
+		return nil, fmt.Errorf("%d descriptors from systemd, want one connection", len(files))
+	}
+	conn, err := net.FileConn(files[0])
+	if err != nil {
+		return nil, fmt.Errorf("the descriptor from systemd: %w", err)
+	}
+	tcp, ok := conn.(*net.TCPConn)
+	if !ok {
+		return nil, fmt.Errorf("the descriptor from systemd is a %T, want a TCP connection", conn)
+	}
+	return tcp, files[0].Close()
+}
+
+// request is one exchange and what becomes of it, for the log.
+type request struct {
+	config config.Config
+	// domain is zero until one of the configuration is named.
+	domain config.Domain
+	// key is zero until a valid one is read.
+	key    address.Key
+	action policy.Action
+	err    error
+}
+
+// serve answers the request on the connection and logs it. It reports whether
+// the outcome was the client's doing, not a failure of the gateway.
+func serve(conn *net.TCPConn) bool {
+	var r request
+	r.err = r.handle(conn)
+	code := protocol.CodeOf(r.err)
+	r.log(addrPort(conn.RemoteAddr()), code)
+	// A client that is gone has no use for an answer.
+	_ = protocol.Finish(conn, code, r.config.ReplyOK)
+	_ = conn.Close()
+	return code != protocol.Internal
+}
+
+func (r *request) handle(conn *net.TCPConn) error {
+	cfg, ok, err := config.LoadOrEffective()
+	if !ok {
+		return fmt.Errorf("the configuration is broken: %w", err)
+	}
+	if err != nil {
+		logging.Log(journal.PriWarning, "the configuration is broken, the last valid one goes on to serve: "+err.Error())
+	}
+	r.config = cfg
+
+	reader := protocol.NewReader(conn)
+	name, err := reader.Domain()
+	if err != nil {
+		return err
+	}
+	domainConfig, ok := cfg.Domains[name]
+	if !ok {
+		return protocol.Refuse(protocol.InvalidDomain, "no such domain in the configuration")
+	}
+	r.domain = domainConfig
+	if port := addrPort(conn.LocalAddr()).Port(); !cfg.Serves(port, r.domain) {
+		return protocol.Refuse(protocol.InvalidDomain, "port %d does not serve this domain", port)
+	}
+	text, err := reader.Key()
+	if err != nil {
+		return err
+	}
+	key, err := address.ParseKey(text)
+	if err != nil {
+		return protocol.Refuse(protocol.InvalidKey, "the public key is %v", err)
+	}
+	r.key = key
+	if cfg.Prohibited(key) {
+		return protocol.Refuse(protocol.ProhibitedKey, "the key is listed in prohibited_keys")
+	}
+
+	d, err := domain.Open(r.domain, domain.RunDir, kernel.Open)
+	if err != nil {
+		return exchange.Classify(err)
+	}
+	r.action, err = exchange.Run(d, key, time.Now())
+	return errors.Join(err, d.Close())
+}
+
+func (r *request) log(remote netip.AddrPort, code protocol.Code) {
+	fields := []logging.Field{
+		{Name: "RESULT", Value: string(code)},
+		{Name: "REMOTE", Value: remote.String()},
+		{Name: "DOMAIN", Value: r.domain.Name},
+	}
+	var key, addr string
+	if !r.key.IsZero() {
+		_, a := r.domain.Addresses.Of(r.key)
+		key, addr = r.key.String(), a.String()
+		fields = append(fields, logging.Field{Name: "PUBLIC_KEY", Value: key}, logging.Field{Name: "ADDRESS", Value: addr})
+	}
+	priority := journal.PriNotice
+	message := fmt.Sprintf("accepted: peer %s of domain %s %s, address %s, from %s", key, r.domain.Name, r.action, addr, remote)
+	if r.err != nil {
+		message = fmt.Sprintf("refused: %v", r.err)
+		for _, f := range fields[1:] {
+			if f.Value != "" {
+				message += fmt.Sprintf(" %s=%s", f.Name, f.Value)
+			}
+		}
+	}
+	if code == protocol.Internal {
+		priority = journal.PriErr
+	}
+	logging.Log(priority, message, fields...)
+}
+
+// addrPort is a TCP address without the IPv6 form of an IPv4 one, which a
+// dual-stack socket reports.
+func addrPort(a net.Addr) netip.AddrPort {
+	tcp, ok := a.(*net.TCPAddr)
+	if !ok {
+		return netip.AddrPort{}
+	}
+	ap := tcp.AddrPort()
+	return netip.AddrPortFrom(ap.Addr().Unmap(), ap.Port())
+}

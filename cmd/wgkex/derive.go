@@ -1,0 +1,60 @@
+package main
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+
+	"wgkex/internal/address"
+
+	"github.com/spf13/cobra"
+)
+
+func deriveCommand() *cobra.Command {
+	var profileName string
+	cmd := &cobra.Command{
+		Use:   "derive [KEY...]",
+		Short: "Print MAC and link-local address of public keys",
+		Long: "Prints a line with the public key, its MAC and its link-local address, separated\n" +
+			"by tabs, for each KEY or, without any, for each line of standard input.",
+		Example: "  wg pubkey < private.key | wgkex derive",
+		RunE: func(cmd *cobra.Command, args []string) error {
+			var profile address.Profile
+			if err := profile.UnmarshalText([]byte(profileName)); err != nil {
+				return err
+			}
+			var keys io.Reader = cmd.InOrStdin()
+			if len(args) > 0 {
+				keys = strings.NewReader(strings.Join(args, "\n"))
+			}
+			return derive(keys, cmd.OutOrStdout(), profile)
+		},
+	}
+	cmd.Flags().StringVar(&profileName, "addresses", address.RFC4291.String(), `address profile of the domain, "rfc4291" or "ffmuc"`)
+	// The names are fixed and short: completing file names would only mislead.
+	if err := cmd.RegisterFlagCompletionFunc("addresses", cobra.FixedCompletions([]string{"rfc4291", "ffmuc"}, cobra.ShellCompDirectiveNoFileComp)); err != nil {
+		panic(err) // the flag exists
+	}
+	return cmd
+}
+
+// derive goes on after a bad key, so that one line in a long list costs only
+// itself.
+func derive(keys io.Reader, out io.Writer, profile address.Profile) error {
+	var errs []error
+	lines := bufio.NewScanner(keys)
+	for n := 1; lines.Scan(); n++ {
+		key, err := address.ParseKey(lines.Text())
+		if err != nil {
+			errs = append(errs, fmt.Errorf("key %d: %q is %w", n, lines.Text(), err))
+			continue
+		}
+		mac, addr := profile.Of(key)
+		if _, err := fmt.Fprintf(out, "%s\t%s\t%s\n", key, mac, addr); err != nil {
+			return err
+		}
+	}
+	return errors.Join(append(errs, lines.Err())...)
+}

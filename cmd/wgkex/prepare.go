@@ -1,0 +1,83 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+
+	"wgkex/internal/config"
+	"wgkex/internal/domain"
+	"wgkex/internal/kernel"
+	"wgkex/internal/logging"
+	"wgkex/internal/units"
+
+	"github.com/coreos/go-systemd/v22/journal"
+	"github.com/spf13/cobra"
+)
+
+func prepareCommand() *cobra.Command {
+	var port uint16
+	cmd := &cobra.Command{
+		Use:   "prepare [DOMAIN]",
+		Short: "Check that a socket may listen (run by the sockets)",
+		Long: "Run by wgkex@DOMAIN.socket, without DOMAIN by wgkex.socket, before it listens:\n" +
+			"fails unless the configuration gives the socket the port that the last\n" +
+			"daemon-reload gave it, and reads the domain's peers for the first exchange.",
+		Args: cobra.MaximumNArgs(1),
+		RunE: func(_ *cobra.Command, args []string) error {
+			name := ""
+			if len(args) > 0 {
+				name = args[0]
+			}
+			cfg, usable, err := config.LoadOrEffective()
+			if !usable {
+				return err
+			}
+			if err := mayListen(cfg, name, port); err != nil {
+				return err
+			}
+			prepare(cfg, name)
+			return nil
+		},
+	}
+	cmd.Flags().Uint16Var(&port, "port", 0, "the port that the socket was given, 0 for none")
+	return cmd
+}
+
+// mayListen says what stands in the way of the socket of domain name, of the
+// shared socket for "".
+func mayListen(cfg config.Config, name string, port uint16) error {
+	what, key, want := "the shared port", "listen", cfg.Listen
+	if name != "" {
+		d, ok := cfg.Domains[name]
+		if !ok {
+			return fmt.Errorf("domain %s is not in the configuration: add [domains.%s] to %s/%s or a file in %[3]s/conf.d", name, name, config.Dir, config.File)
+		}
+		what, key, want = "domain "+name, "domains."+name+".listen", d.Listen
+	}
+	switch {
+	case want == 0:
+		return fmt.Errorf("%s has no port of its own: set %s in %s/%s or a file in %[3]s/conf.d", what, key, config.Dir, config.File)
+	case want != port:
+		return fmt.Errorf("the configuration of %s in %s has changed since the last daemon-reload: run systemctl daemon-reload, then start %s again", what, config.Dir, units.SocketName(name))
+	}
+	return nil
+}
+
+// prepare takes the snapshot of each domain that the socket serves. Interfaces
+// may come up later than sockets, so what fails here is for the exchanges to
+// find out again.
+func prepare(cfg config.Config, name string) {
+	for _, c := range cfg.Sorted() {
+		if name != "" && c.Name != name {
+			continue
+		}
+		d, err := domain.Open(c, domain.RunDir, kernel.Open)
+		if err == nil {
+			_, _, err = d.Dump()
+			err = errors.Join(err, d.Close())
+		}
+		if err != nil {
+			logging.Log(journal.PriWarning, fmt.Sprintf("domain %s cannot serve yet: %v", c.Name, err), logging.Field{Name: "DOMAIN", Value: c.Name})
+		}
+	}
+}

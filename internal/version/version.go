@@ -1,0 +1,5 @@
+// Package version holds the version that the build gives the programs.
+package version
+
+// Version is that of the Debian package; the linker sets it.
+var Version = "unknown"
