@@ -59,5 +59,20 @@ lint: deps
 unit:
 	go test -race ./...
 
+# The suites of one release in one VM, e.g. `make vm-bookworm RUN=Refusals`.
+vm-%: $(DEB) build/vm/suite.test build/vm/kernel.test
+	mkdir -p build/vm/$*/suite-files
+	cp test/vm/suite/{gateway,router} build/vm/$*/suite-files
+	printf '%s\n' $(if $(RUN),-test.run '$(RUN)') > build/vm/$*/suite-files/arguments
+	test/vm/run -r $* -f build/vm/$*/suite-files -f build/vm/suite.test -f build/vm/kernel.test -f $(DEB) test/vm/suite/run
+
+build/vm/suite.test: FORCE
+	CGO_ENABLED=0 go test -c -tags vm -trimpath -o $@ ./test/vm/suite
+
+build/vm/kernel.test: FORCE
+	CGO_ENABLED=0 go test -c -tags vm -trimpath -o $@ ./internal/kernel
+
+FORCE:
+
 clean:
 	rm -rf build

@@ -111,7 +111,7 @@ func (r *request) handle(conn *net.TCPConn) error {
 		return protocol.Refuse(protocol.InvalidDomain, "no such domain in the configuration")
 	}
 	r.domain = domainConfig
-	if port := addrPort(conn.LocalAddr()).Port(); !cfg.Serves(port, r.domain) {
+	if port := addrPort(conn.LocalAddr()).Port(); !cfg.Serves(port, name) && !stillServes(port, name) {
 		return protocol.Refuse(protocol.InvalidDomain, "port %d does not serve this domain", port)
 	}
 	text, err := reader.Key()
@@ -135,32 +135,34 @@ func (r *request) handle(conn *net.TCPConn) error {
 	return errors.Join(err, d.Close())
 }
 
+// stillServes reports whether the port served the domain at the last
+// daemon-reload: until the next one its socket listens where it did.
+func stillServes(port uint16, domain string) bool {
+	effective, err := config.LoadFile(config.Effective)
+	return err == nil && effective.Serves(port, domain)
+}
+
 func (r *request) log(remote netip.AddrPort, code protocol.Code) {
-	fields := []logging.Field{
-		{Name: "RESULT", Value: string(code)},
-		{Name: "REMOTE", Value: remote.String()},
-		{Name: "DOMAIN", Value: r.domain.Name},
-	}
 	var key, addr string
 	if !r.key.IsZero() {
 		_, a := r.domain.Addresses.Of(r.key)
 		key, addr = r.key.String(), a.String()
-		fields = append(fields, logging.Field{Name: "PUBLIC_KEY", Value: key}, logging.Field{Name: "ADDRESS", Value: addr})
 	}
 	priority := journal.PriNotice
-	message := fmt.Sprintf("accepted: peer %s of domain %s %s, address %s, from %s", key, r.domain.Name, r.action, addr, remote)
+	message := fmt.Sprintf("accepted %s: peer %s %s in domain %s, address %s", remote, key, r.action, r.domain.Name, addr)
 	if r.err != nil {
-		message = fmt.Sprintf("refused: %v", r.err)
-		for _, f := range fields[1:] {
-			if f.Value != "" {
-				message += fmt.Sprintf(" %s=%s", f.Name, f.Value)
-			}
-		}
+		message = fmt.Sprintf("refused %s: %v", remote, r.err)
 	}
 	if code == protocol.Internal {
 		priority = journal.PriErr
+		message = fmt.Sprintf("failed %s: %v", remote, r.err)
 	}
-	logging.Log(priority, message, fields...)
+	logging.Log(priority, message,
+		logging.Field{Name: "RESULT", Value: string(code)},
+		logging.Field{Name: "REMOTE", Value: remote.String()},
+		logging.Field{Name: "DOMAIN", Value: r.domain.Name},
+		logging.Field{Name: "PUBLIC_KEY", Value: key},
+		logging.Field{Name: "ADDRESS", Value: addr})
 }
 
 // addrPort is a TCP address without the IPv6 form of an IPv4 one, which a

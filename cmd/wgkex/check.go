@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"strings"
 
 	"wgkex/internal/config"
@@ -34,7 +33,7 @@ func checkCommand() *cobra.Command {
 					c.fail("%s", strings.TrimSuffix(line, "\n"))
 				}
 			} else {
-				c.ok("configuration in %s: %d domains", dir, len(cfg.Domains))
+				c.ok("configuration in %s, domains: %d", dir, len(cfg.Domains))
 			}
 			if err == nil && !configOnly {
 				for _, d := range cfg.Sorted() {
@@ -95,28 +94,52 @@ func (c *checker) units(ctx context.Context, cfg config.Config) {
 		return
 	}
 	defer conn.Close()
+	wanted := map[string]bool{}
 	for _, s := range units.Sockets(cfg) {
-		state, err := conn.GetUnitPropertyContext(ctx, s.Unit, "ActiveState")
-		if err != nil {
-			c.fail("%s: %v", s.Unit, err)
-			continue
-		}
-		dropIns, err := conn.GetUnitPropertyContext(ctx, s.Unit, "DropInPaths")
-		if err != nil {
-			c.fail("%s: %v", s.Unit, err)
-			continue
-		}
-		active, _ := state.Value.Value().(string)
-		paths, _ := dropIns.Value.Value().([]string)
-		switch port, err := units.GeneratedPort(paths); {
-		case errors.Is(err, fs.ErrNotExist) || err == nil && port != s.Port:
-			c.fail("%s: port %d is not known to systemd: run systemctl daemon-reload", s.Unit, s.Port)
+		wanted[s.Unit] = true
+		state, listen, err := socketState(ctx, conn, s.Unit)
+		switch {
 		case err != nil:
 			c.fail("%s: %v", s.Unit, err)
-		case active != "active":
-			c.fail("%s is %s: run systemctl start %s", s.Unit, strings.TrimSpace(active), s.Unit)
+		case !s.In(listen):
+			c.fail("%s has another port than %d: run systemctl daemon-reload and systemctl restart %s", s.Unit, s.Port, s.Unit)
+		case state != "active":
+			c.fail("%s is %s: run systemctl start %s", s.Unit, state, s.Unit)
 		default:
 			c.ok("%s: active on port %d", s.Unit, s.Port)
 		}
 	}
+	active, err := conn.ListUnitsByPatternsContext(ctx, []string{"active"}, []string{units.SocketName(""), units.SocketName("*")})
+	if err != nil {
+		c.fail("units: asking systemd: %v", err)
+	}
+	for _, u := range active {
+		if !wanted[u.Name] {
+			c.fail("%s is active but not in the configuration: run systemctl stop %s", u.Name, u.Name)
+		}
+	}
+}
+
+// socketState is a socket's ActiveState and the addresses that it listens on
+// or would, in the words of org.freedesktop.systemd1(5).
+func socketState(ctx context.Context, conn *dbus.Conn, unit string) (state string, listen []string, err error) {
+	active, err := conn.GetUnitPropertyContext(ctx, unit, "ActiveState")
+	if err != nil {
+		return "", nil, err
+	}
+	property, err := conn.GetUnitTypePropertyContext(ctx, unit, "Socket", "Listen")
+	if err != nil {
+		return "", nil, err
+	}
+	var pairs [][]any // of type and address
+	if err := property.Value.Store(&pairs); err != nil {
+		return "", nil, err
+	}
+	for _, p := range pairs {
+		if len(p) == 2 {
+			listen = append(listen, fmt.Sprint(p[1]))
+		}
+	}
+	state, _ = active.Value.Value().(string)
+	return state, listen, nil
 }

@@ -69,8 +69,9 @@ type Domain struct {
 
 // Serves reports whether a connection to the local port may ask for domain: a
 // domain's own port serves that domain alone, the shared port serves all.
-func (c Config) Serves(port uint16, domain Domain) bool {
-	return port != 0 && (port == c.Listen || port == domain.Listen)
+func (c Config) Serves(port uint16, domain string) bool {
+	d, ok := c.Domains[domain]
+	return ok && port != 0 && (port == c.Listen || port == d.Listen)
 }
 
 // Prohibited reports whether the key is listed in prohibited_keys.
@@ -156,6 +157,8 @@ func list(dir string) ([]string, error) {
 	if err != nil {
 		return nil, fmt.Errorf("listing conf.d: %w", err)
 	}
+	// Editors and Ansible write hidden files before they rename them.
+	more = slices.DeleteFunc(more, func(path string) bool { return strings.HasPrefix(filepath.Base(path), ".") })
 	return append([]string{filepath.Join(dir, File)}, more...), nil
 }
 

@@ -42,6 +42,7 @@ domains.ffww02 = { wireguard = "wgww02", vxlan = "vxww02", addresses = "ffmuc" }
 `,
 		"conf.d/20.toml":    "reply = 'ok'\n[domains.ffww01]\nmax_peers = 5\n[domains.ffww02]\nmax_pending = 7\n",
 		"conf.d/30.toml.no": "this is not read",
+		"conf.d/.40.toml":   "nor is this",
 	})
 	c, err := Load(dir)
 	if err != nil {
@@ -93,25 +94,27 @@ func TestLoadNothing(t *testing.T) {
 }
 
 func TestServes(t *testing.T) {
-	own := Domain{Listen: 10013}
-	shared := Domain{}
-	c := Config{Listen: 10012}
+	domains := map[string]Domain{"own": {Listen: 10013}, "other": {Listen: 10014}, "shared": {}}
 	for _, x := range []struct {
-		c    Config
-		d    Domain
-		port uint16
-		want bool
+		shared uint16
+		domain string
+		port   uint16
+		want   bool
 	}{
-		{c, own, 10012, true},
-		{c, own, 10013, true},
-		{c, shared, 10012, true},
-		{c, shared, 10013, false},
-		{c, shared, 0, false},
-		{Config{}, shared, 0, false},
-		{Config{}, own, 10012, false},
+		{10012, "own", 10012, true},
+		{10012, "own", 10013, true},
+		{10012, "own", 10014, false},
+		{10012, "shared", 10012, true},
+		{10012, "shared", 10013, false},
+		{10012, "shared", 0, false},
+		{10012, "none", 10012, false},
+		{0, "shared", 0, false},
+		{0, "own", 10012, false},
+		{0, "own", 10013, true},
 	} {
-		if got := x.c.Serves(x.port, x.d); got != x.want {
-			t.Errorf("port %d, shared %d, own %d: %v", x.port, x.c.Listen, x.d.Listen, got)
+		c := Config{Listen: x.shared, Domains: domains}
+		if got := c.Serves(x.port, x.domain); got != x.want {
+			t.Errorf("port %d, shared %d, domain %s: %v", x.port, x.shared, x.domain, got)
 		}
 	}
 }

@@ -11,6 +11,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"wgkex/internal/address"
 	"wgkex/internal/config"
@@ -173,42 +174,64 @@ func (d *Domain) RemoveEntries(key address.Key) error {
 		d.RemoveEntry(kernel.Entry{MAC: kernel.Flood, Dst: addr, Via: via}))
 }
 
-// Mend gives the managed among the peers the FDB entries that they lack, and
-// returns how many peers lacked any.
-func (d *Domain) Mend(peers []policy.Peer) (mended int, err error) {
-	var entries map[kernel.Entry]bool
+// Mend makes the FDB what the peers ask for. It gives the managed ones the
+// entries that they lack, and removes orphans: entries towards the address of a
+// managed peer that does not exist, or that lead to it the wrong way.
+func (d *Domain) Mend(peers []policy.Peer) (Mended, error) {
+	var m Mended
+	entries, err := d.Entries()
+	if err != nil {
+		return m, err
+	}
+	found := make(map[kernel.Entry]bool, len(entries))
+	for _, e := range entries {
+		found[e] = true
+	}
+	via := d.Index().WireGuard
+	var static []policy.Peer
+	managed := make(map[netip.Addr]bool, len(peers))
 	for _, p := range peers {
 		if !p.Managed(d.Addresses) {
+			static = append(static, p)
 			continue
 		}
-		if entries == nil { // not read for a gateway without managed peers
-			if entries, err = d.entrySet(); err != nil {
-				return mended, err
-			}
-		}
 		mac, addr := d.Addresses.Of(p.Key)
-		want := kernel.Entry{MAC: mac, Dst: addr, Via: d.Index().WireGuard, Permanent: true}
-		flood := want
-		flood.MAC = kernel.Flood
-		if entries[want] && entries[flood] {
+		managed[addr] = true
+		unicast := kernel.Entry{MAC: mac, Dst: addr, Via: via, Permanent: true}
+		flood := kernel.Entry{MAC: kernel.Flood, Dst: addr, Via: via, Permanent: true}
+		if found[unicast] && found[flood] {
 			continue
 		}
 		if err := d.SetEntries(p.Key); err != nil {
-			return mended, err
+			return m, err
 		}
-		mended++
+		m.Peers++
 	}
-	return mended, nil
+	for _, e := range entries {
+		// Entries for other MACs are what the VXLAN interface learned.
+		mac, derived := d.Addresses.Derived(e.Dst)
+		ours := derived && (e.MAC == mac || e.MAC == kernel.Flood)
+		if !ours || managed[e.Dst] && e.Via == via || d.towardsAny(static, e.Dst) {
+			continue
+		}
+		if err := d.RemoveEntry(e); err != nil {
+			return m, err
+		}
+		m.Orphans++
+	}
+	return m, nil
 }
 
-func (d *Domain) entrySet() (map[kernel.Entry]bool, error) {
-	entries, err := d.Entries()
-	if err != nil {
-		return nil, err
-	}
-	set := make(map[kernel.Entry]bool, len(entries))
-	for _, e := range entries {
-		set[e] = true
-	}
-	return set, nil
+// towardsAny reports whether addr leads to one of the peers.
+func (d *Domain) towardsAny(peers []policy.Peer, addr netip.Addr) bool {
+	return slices.ContainsFunc(peers, func(p policy.Peer) bool {
+		_, derived := d.Addresses.Of(p.Key)
+		return derived == addr || p.Owns(addr)
+	})
+}
+
+// Mended is what Mend did.
+type Mended struct {
+	Peers   int // that lacked an FDB entry
+	Orphans int // FDB entries removed
 }

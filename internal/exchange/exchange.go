@@ -5,6 +5,7 @@ package exchange
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"wgkex/internal/address"
@@ -65,6 +66,13 @@ func run(d *domain.Domain, key address.Key, now time.Time) (policy.Action, error
 		return 0, err
 	}
 	e.Counts = snapshot.Counts
+	if known && !slices.ContainsFunc(e.Peers, func(p policy.Peer) bool { return p.Key == key }) {
+		// The FDB has more than the peers account for, as after somebody
+		// removed them all: without it the next exchange costs no dump again.
+		if _, err := d.Mend(e.Peers); err != nil {
+			return 0, err
+		}
+	}
 	action, err := e.Decide()
 	return action, apply(d, key, action, snapshot, err)
 }

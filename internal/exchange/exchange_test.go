@@ -256,6 +256,22 @@ func TestVXLANMadeAnewIsMended(t *testing.T) {
 	b.wantRouter(key(2), true)
 }
 
+// Somebody removed all peers, as a restart of systemd-networkd does, and left
+// their FDB entries: the routers that come back do not cost a dump each.
+func TestPeersGoneEntriesLeft(t *testing.T) {
+	b := newBench(t)
+	for n := range byte(5) {
+		b.accept(key(1+n), policy.Add)
+	}
+	b.PeerList, b.Dumps = nil, 0
+	for n := range byte(5) {
+		b.accept(key(1+n), policy.Add)
+	}
+	if b.Dumps != 1 {
+		t.Errorf("%d dumps for five routers, want 1", b.Dumps)
+	}
+}
+
 func TestMissingInterface(t *testing.T) {
 	b := newBench(t)
 	faulty := &kerneltest.Faulty{Devices: b.Devices, Fault: func(int, string) (error, bool) {

@@ -23,8 +23,10 @@ func (d *devices) entryRequest(message, flags int, mac address.MAC, parts ...nl.
 	head := &netlink.Ndmsg{
 		Family: unix.AF_BRIDGE,
 		Index:  uint32(d.vxlan.Attrs().Index),
-		State:  netlink.NUD_PERMANENT,
 		Flags:  netlink.NTF_SELF,
+	}
+	if message == unix.RTM_NEWNEIGH { // the other requests may have no state
+		head.State = netlink.NUD_PERMANENT
 	}
 	return d.request(message, flags, append([]nl.NetlinkRequestData{head, nl.NewRtAttr(netlink.NDA_LLADDR, mac[:])}, parts...)...)
 }

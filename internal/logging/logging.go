@@ -6,6 +6,7 @@ import (
 	"context"
 	"log/slog"
 	"os"
+	"path/filepath"
 	"strings"
 
 	"github.com/coreos/go-systemd/v22/journal"
@@ -20,7 +21,8 @@ type Field struct {
 
 // Log writes one entry. Fields without a value are left out.
 func Log(priority journal.Priority, message string, fields ...Field) {
-	vars := map[string]string{}
+	// Of its own accord the journal takes it from standard output only.
+	vars := map[string]string{"SYSLOG_IDENTIFIER": filepath.Base(os.Args[0])}
 	var attrs []slog.Attr
 	for _, f := range fields {
 		if f.Value != "" {

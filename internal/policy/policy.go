@@ -43,11 +43,11 @@ func (p Peer) Live(now time.Time) bool {
 	return !p.Pending() && now.Sub(p.LastHandshake) < LiveFor
 }
 
-// owns reports whether traffic to addr belongs to the peer and must not be
+// Owns reports whether traffic to addr belongs to the peer and must not be
 // taken away by a new peer with addr as its allowed IP. A prefix as wide as
 // the link-local subnet is no claim to each address in it, but the route for
 // whatever no peer claims.
-func (p Peer) owns(addr netip.Addr) bool {
+func (p Peer) Owns(addr netip.Addr) bool {
 	for _, prefix := range p.AllowedIPs {
 		if prefix.Contains(addr) && prefix.Bits() > 64 {
 			return true
@@ -124,7 +124,7 @@ func (e Exchange) Decide() (Action, error) {
 			return 0, protocol.Refuse(protocol.ProhibitedKey, "the key is that of a static peer")
 		case p.Key == e.Key:
 			known = &e.Peers[i]
-		case p.owns(addr):
+		case p.Owns(addr):
 			return 0, protocol.Refuse(protocol.AddressConflict, "the address %s belongs to peer %s", addr, p.Key)
 		}
 	}

@@ -4,11 +4,11 @@ package units
 
 import (
 	"fmt"
-	"io/fs"
+	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
-	"strings"
 
 	"wgkex/internal/config"
 )
@@ -57,33 +57,17 @@ func (s Socket) dropIn() string {
 [Socket]
 ListenStream=
 ListenStream=%d
-Environment=%[3]s=%[2]d
-`, config.Dir, s.Port, portVariable)
+Environment=WGKEX_PORT=%[2]d
+`, config.Dir, s.Port)
 }
 
-// portVariable is the environment variable that tells the socket's
-// ExecStartPre= which port it got.
-const portVariable = "WGKEX_PORT"
-
-// GeneratedPort is the port in the generated one of a socket's drop-ins. It is
-// fs.ErrNotExist when there is none.
-func GeneratedPort(dropIns []string) (uint16, error) {
-	for _, path := range dropIns {
-		if filepath.Base(path) != DropIn {
-			continue
-		}
-		data, err := os.ReadFile(path)
-		if err != nil {
-			return 0, err
-		}
-		for line := range strings.Lines(string(data)) {
-			if value, ok := strings.CutPrefix(strings.TrimSpace(line), "Environment="+portVariable+"="); ok {
-				port, err := strconv.ParseUint(value, 10, 16)
-				return uint16(port), err
-			}
-		}
-	}
-	return 0, fs.ErrNotExist
+// In reports whether the port is among the addresses that systemd gives for a
+// socket, such as "[::]:10012".
+func (s Socket) In(listen []string) bool {
+	return slices.ContainsFunc(listen, func(address string) bool {
+		_, port, err := net.SplitHostPort(address)
+		return err == nil && port == strconv.Itoa(int(s.Port))
+	})
 }
 
 // Write writes drop-ins and the target's wants into the directory dir of

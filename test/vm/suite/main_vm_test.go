@@ -1,0 +1,242 @@
+//go:build vm
+
+package suite
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"strings"
+	"testing"
+	"time"
+
+	"wgkex/internal/address"
+
+	"golang.zx2c4.com/wireguard/wgctrl/wgtypes"
+)
+
+// The gateway that all tests share. Tests that change more than their own peers
+// put it back.
+const configuration = `
+listen = 10012
+prohibited_keys = ["QeecXiuF2KZK94JbEhdpQpB7009R3ANbXsSaXAWyXFU="]
+
+[domains.ffww01]
+wireguard = "wg-ffww01"
+vxlan = "vx-ffww01"
+listen = 10013
+
+[domains.ffww02]
+wireguard = "wg-ffww02"
+vxlan = "vx-ffww02"
+listen = 10014
+addresses = "ffmuc"
+
+# Its WireGuard interface is of another type.
+[domains.broken]
+wireguard = "wg-broken"
+vxlan = "vx-broken"
+
+# Its interfaces do not exist.
+[domains.absent]
+wireguard = "wg-absent"
+vxlan = "vx-absent"
+listen = 10015
+`
+
+const (
+	sharedPort = 10012
+	port1      = 10013 // of ffww01
+	port2      = 10014 // of ffww02
+)
+
+func TestMain(m *testing.M) {
+	if os.Getuid() != 0 {
+		fmt.Fprintln(os.Stderr, "FAIL: the suite needs root in a VM of its own: run it with test/vm/run")
+		os.Exit(1)
+	}
+	must := func(err error) {
+		if err != nil {
+			fmt.Fprintln(os.Stderr, "FAIL: setting up the gateway:", err)
+			os.Exit(1)
+		}
+	}
+	must(os.WriteFile("/etc/wgkex/wgkex.toml", []byte(configuration), 0o644))
+	for _, command := range []string{
+		"./suite-files/gateway ffww01 1 rfc4291",
+		"./suite-files/gateway ffww02 2 ffmuc",
+		"ip link add wg-broken type bridge",
+		"ip link add vx-broken type bridge",
+		"systemctl daemon-reload",
+		"systemctl start wgkex.socket",
+		"systemctl start wgkex@ffww01.socket",
+		"systemctl start wgkex@ffww02.socket",
+	} {
+		_, err := try("%s", command)
+		must(err)
+	}
+	os.Exit(m.Run())
+}
+
+// try runs a shell command and returns its output, both kinds, without white
+// space around it.
+func try(format string, args ...any) (string, error) {
+	command := fmt.Sprintf(format, args...)
+	out, err := exec.Command("bash", "-c", command).CombinedOutput()
+	text := strings.TrimSpace(string(out))
+	if err != nil {
+		err = fmt.Errorf("%s: %w\n%s", command, err, text)
+	}
+	return text, err
+}
+
+func sh(t testing.TB, format string, args ...any) string {
+	t.Helper()
+	out, err := try(format, args...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return out
+}
+
+func newKey(t testing.TB) address.Key {
+	t.Helper()
+	private, err := wgtypes.GeneratePrivateKey()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return address.Key(private.PublicKey())
+}
+
+func dial(t testing.TB, port int) *net.TCPConn {
+	t.Helper()
+	conn, err := net.Dial("tcp", fmt.Sprintf("localhost:%d", port))
+	if err != nil {
+		t.Fatal(err)
+	}
+	// The gateway's own limits are shorter; this is for when it fails.
+	if err := conn.SetDeadline(time.Now().Add(2 * time.Minute)); err != nil {
+		t.Fatal(err)
+	}
+	return conn.(*net.TCPConn)
+}
+
+// send sends the bytes and returns all that the gateway answers.
+func send(t testing.TB, port int, request string) string {
+	t.Helper()
+	conn := dial(t, port)
+	defer conn.Close()
+	if _, err := io.WriteString(conn, request); err != nil {
+		t.Errorf("%q: %v", request, err)
+	}
+	return answer(t, conn)
+}
+
+func answer(t testing.TB, conn io.Reader) string {
+	t.Helper()
+	data, err := io.ReadAll(conn)
+	if err != nil {
+		t.Errorf("after %q: %v", data, err)
+	}
+	return string(data)
+}
+
+func accept(t testing.TB, port int, domain string, key address.Key) {
+	t.Helper()
+	if got := send(t, port, domain+"\n"+key.String()+"\n"); got != "" {
+		t.Errorf("%s in %s on port %d: %q", key, domain, port, got)
+	}
+}
+
+func refuse(t testing.TB, port int, request, code string) {
+	t.Helper()
+	if got := send(t, port, request); got != "ERR: "+code+"\n" {
+		shown := request
+		if len(shown) > 200 {
+			shown = shown[:200] + "…"
+		}
+		t.Errorf("%q on port %d: got %q, want %s", shown, port, got, code)
+	}
+}
+
+var profiles = map[string]address.Profile{"ffww01": address.RFC4291, "ffww02": address.FFMUC}
+
+// wantRouter checks with wg and bridge that the key has a peer with exactly
+// its address and both FDB entries with via.
+func wantRouter(t testing.TB, domain string, key address.Key) {
+	t.Helper()
+	mac, addr := profiles[domain].Of(key)
+	ips := sh(t, "wg show wg-%s allowed-ips", domain)
+	if n := strings.Count(ips+"\n", fmt.Sprintf("%s\t%s/128\n", key, addr)); n != 1 {
+		t.Errorf("%s: %d peers %s with %s alone", domain, n, key, addr)
+	}
+	fdb := sh(t, "bridge fdb show dev vx-%s", domain)
+	for _, m := range []string{"00:00:00:00:00:00", mac.String()} {
+		entry := fmt.Sprintf("%s dst %s via wg-%s self permanent", m, addr, domain)
+		n := 0
+		for line := range strings.Lines(fdb) {
+			if strings.TrimSpace(line) == entry {
+				n++
+			}
+		}
+		if n != 1 {
+			t.Errorf("%s: %d FDB entries %q", domain, n, entry)
+		}
+	}
+}
+
+// state is everything in the kernel that wgkex could change.
+func state(t testing.TB) string {
+	t.Helper()
+	return sh(t, "wg show all dump; bridge fdb show; ip addr; ip -6 route")
+}
+
+// entries are the journal entries that a command writes with the given
+// identifier.
+func entries(t testing.TB, identifier string, do func()) []map[string]string {
+	t.Helper()
+	sh(t, "journalctl --sync")
+	cursor := sh(t, "journalctl -n 0 --show-cursor | sed -n 's/^-- cursor: //p'")
+	do()
+	sh(t, "journalctl --sync")
+	out := sh(t, "journalctl -o json -t %s --after-cursor='%s'", identifier, cursor)
+	var list []map[string]string
+	decoder := json.NewDecoder(bytes.NewBufferString(out))
+	for {
+		var e map[string]any
+		if err := decoder.Decode(&e); err == io.EOF {
+			return list
+		} else if err != nil {
+			t.Fatalf("%v in %q", err, out)
+		}
+		entry := map[string]string{}
+		for name, value := range e {
+			entry[name] = fmt.Sprint(value)
+		}
+		list = append(list, entry)
+	}
+}
+
+// eventually waits for something that systemd or the kernel does in its own
+// time. The limit is only for when it never does.
+func eventually(t testing.TB, what string, done func() bool) {
+	t.Helper()
+	for end := time.Now().Add(2 * time.Minute); !done(); time.Sleep(200 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("%s: did not happen", what)
+		}
+	}
+}
+
+// noHandlers waits until no handler runs or is known to systemd any more.
+func noHandlers(t testing.TB) {
+	t.Helper()
+	eventually(t, "handlers gone", func() bool {
+		out, _ := try("systemctl list-units --all --no-legend 'wgkex@*.service'; pgrep -x wgkex-handler")
+		return out == ""
+	})
+}

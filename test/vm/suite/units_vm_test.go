@@ -1,0 +1,188 @@
+//go:build vm
+
+package suite
+
+import (
+	"os"
+	"regexp"
+	"strings"
+	"sync"
+	"testing"
+)
+
+// The process that reads from the internet, while it waits.
+func TestHandlerProcess(t *testing.T) {
+	noHandlers(t)
+	conn := dial(t, port1)
+	defer conn.Close()
+	var pid string
+	eventually(t, "a handler", func() bool {
+		pid, _ = try("pgrep -x wgkex-handler")
+		return pid != ""
+	})
+	eventually(t, "the handler's sandbox", func() bool {
+		out, _ := try("grep ^Seccomp: /proc/%s/status", pid)
+		return strings.HasSuffix(out, "\t2")
+	})
+	status := sh(t, "cat /proc/%s/status", pid)
+	uid := sh(t, "id -u wgkex")
+	for _, want := range []string{
+		"Uid:\t" + uid + "\t" + uid + "\t" + uid + "\t" + uid,
+		"CapEff:\t0000000000001000", // CAP_NET_ADMIN is number 12
+		"CapPrm:\t0000000000001000",
+		"CapBnd:\t0000000000001000",
+		"NoNewPrivs:\t1",
+		"Seccomp:\t2",
+	} {
+		if !strings.Contains(status, want+"\n") {
+			t.Errorf("no %q in\n%s", want, status)
+		}
+	}
+	if unit := sh(t, "cat /proc/%s/cgroup", pid); !strings.Contains(unit, "/wgkex.slice/wgkex@") {
+		t.Errorf("the handler is in %s", unit)
+	}
+}
+
+func TestSecurityScore(t *testing.T) {
+	for _, unit := range []string{"wgkex@x.service"} {
+		out := sh(t, "systemd-analyze security --no-pager %s | tail -1", unit)
+		m := regexp.MustCompile(`: ([0-9.]+) `).FindStringSubmatch(out)
+		if m == nil || len(m[1]) != 3 || m[1] > "1.5" {
+			t.Errorf("%s", out)
+		}
+		t.Log(out)
+	}
+}
+
+func TestThousandRefusedLeaveNothing(t *testing.T) {
+	before := state(t)
+	var wg sync.WaitGroup
+	for range 20 {
+		wg.Go(func() {
+			for range 50 {
+				refuse(t, port1, "nowhere\n", "INVALID_DOMAIN")
+			}
+		})
+	}
+	wg.Wait()
+	noHandlers(t)
+	if out := sh(t, "systemctl list-units --all --no-legend --failed 'wgkex*'"); out != "" {
+		t.Errorf("failed units:\n%s", out)
+	}
+	if out := sh(t, "systemctl is-active wgkex@ffww01.socket"); out != "active" {
+		t.Errorf("the socket is %s", out)
+	}
+	if after := state(t); after != before {
+		t.Errorf("the kernel changed from\n%s\nto\n%s", before, after)
+	}
+}
+
+// A socket that the configuration does not ask for says so and does not start.
+func TestSocketsThatRefuse(t *testing.T) {
+	for unit, want := range map[string]string{
+		"wgkex@nowhere.socket": "domain nowhere is not in the configuration: add [domains.nowhere] to /etc/wgkex/wgkex.toml",
+		"wgkex@broken.socket":  "domain broken has no port of its own: set domains.broken.listen in /etc/wgkex/wgkex.toml",
+	} {
+		if _, err := try("systemctl start %s", unit); err == nil {
+			t.Errorf("%s started", unit)
+		}
+		if out := sh(t, "systemctl status %s || true", unit); !strings.Contains(out, want) {
+			t.Errorf("%s does not say why:\n%s", unit, out)
+		}
+		sh(t, "systemctl reset-failed %s", unit)
+	}
+}
+
+func writeConf(t *testing.T, name, text string) {
+	t.Helper()
+	path := "/etc/wgkex/conf.d/" + name
+	if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		os.Remove(path)
+		sh(t, "systemctl daemon-reload")
+	})
+}
+
+func TestConfigurationChanges(t *testing.T) {
+	sh(t, "./suite-files/gateway ffww03 3 rfc4291")
+	t.Cleanup(func() { sh(t, "ip link del wg-ffww03; ip link del vx-ffww03 || true") })
+	text := "reply = 'ok'\n[domains.ffww03]\nwireguard = 'wg-ffww03'\nvxlan = 'vx-ffww03'\nlisten = 10016\n"
+	writeConf(t, "30.toml", text)
+	t.Cleanup(func() { sh(t, "systemctl stop wgkex@ffww03.socket") })
+	if _, err := try("systemctl start wgkex@ffww03.socket"); err == nil {
+		t.Error("started with a port that systemd does not know yet")
+	}
+	if out := sh(t, "systemctl status wgkex@ffww03.socket || true"); !strings.Contains(out, "run systemctl daemon-reload") {
+		t.Errorf("it does not say what to do:\n%s", out)
+	}
+	sh(t, "systemctl daemon-reload; systemctl start wgkex.target")
+	if got := send(t, 10016, "ffww03\n"+newKey(t).String()+"\n"); got != "OK\n" {
+		t.Errorf("got %q", got)
+	}
+	// A broken file, with and without a reload, changes nothing that runs, and
+	// is reported.
+	writeConf(t, "40.toml", "[domains.ffww03]\nlisten = 'x'\n")
+	check, err := try("wgkex check")
+	if err == nil || !strings.Contains(check, "/etc/wgkex/conf.d/40.toml:2: ") {
+		t.Errorf("wgkex check: %v, %s", err, check)
+	}
+	for _, reload := range []string{"true", "systemctl daemon-reload", "systemctl restart wgkex@ffww03.socket"} {
+		sh(t, "%s", reload)
+		log := entries(t, "wgkex-handler", func() {
+			if got := send(t, 10016, "ffww03\n"+newKey(t).String()+"\n"); got != "OK\n" {
+				t.Errorf("after %s: got %q", reload, got)
+			}
+		})
+		if len(log) != 2 || !strings.Contains(log[0]["MESSAGE"], "/etc/wgkex/conf.d/40.toml:2: ") {
+			t.Errorf("after %s: %v", reload, log)
+		}
+	}
+	if out := sh(t, "journalctl -b -t wgkex-generator"); !strings.Contains(out, "/etc/wgkex/conf.d/40.toml:2: ") {
+		t.Errorf("the generator did not report the broken file:\n%s", out)
+	}
+}
+
+func TestCheck(t *testing.T) {
+	out, err := try("wgkex check")
+	if err == nil {
+		t.Error("no complaint about the broken and absent domains")
+	}
+	for _, want := range []string{
+		"ok: domain ffww01: interfaces wg-ffww01 with public key ",
+		"FAILED: /etc/wgkex/wgkex.toml:17: domain broken: ",
+		"FAILED: /etc/wgkex/wgkex.toml:22: domain absent: interface wg-absent: no such interface",
+		"ok: wgkex.socket: active on port 10012",
+		"FAILED: wgkex@absent.socket is inactive: run systemctl start wgkex@absent.socket",
+	} {
+		if !strings.Contains(out, want) {
+			t.Errorf("no %q in\n%s", want, out)
+		}
+	}
+}
+
+func TestCommand(t *testing.T) {
+	key := newKey(t)
+	sh(t, "wgkex register localhost:%d ffww01 %s", port1, key)
+	wantRouter(t, "ffww01", key)
+	if out, err := try("wgkex register localhost:%d nowhere %s", port1, key); err == nil || !strings.HasPrefix(out, "ERR: INVALID_DOMAIN\n") {
+		t.Errorf("register: %v, %q", err, out)
+	}
+	if _, err := try("wgkex register localhost:1 ffww01 %s", key); err == nil {
+		t.Error("register: no error without a gateway")
+	}
+	for _, command := range []string{"", "check", "derive", "register", "prepare", "version", "completion"} {
+		if out := sh(t, "wgkex %s --help", command); !strings.Contains(out, "Usage:") {
+			t.Errorf("%s --help: %s", command, out)
+		}
+	}
+	for _, program := range []string{"/usr/lib/wgkex/wgkex-handler", "/usr/lib/systemd/system-generators/wgkex-generator"} {
+		if out := sh(t, "%s --help", program); !strings.Contains(out, "usage:") {
+			t.Errorf("%s --help: %s", program, out)
+		}
+	}
+	if got, want := sh(t, "wgkex version"), sh(t, "dpkg-query -W -f '${Version}' wgkex"); got != want {
+		t.Errorf("version %s of package %s", got, want)
+	}
+}
