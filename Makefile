@@ -17,7 +17,7 @@ STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
 
 DEPENDENCIES = debhelper dpkg-dev e2fsprogs fakeroot lintian mmdebstrap qemu-system-x86 scdoc shellcheck uidmap
 
-.PHONY: all deb deps lint unit test run clean
+.PHONY: all deb deps run test lint unit fuzz clean FORCE
 
 all: deb
 
@@ -47,17 +47,35 @@ deps:
 		DEBIAN_FRONTEND=noninteractive $$sudo apt-get install -y -qq --no-install-recommends $$missing >/dev/null; \
 	fi
 
+# Boots a gateway and shows an exchange with a router.
+run: $(DEB)
+	test/vm/run -f test/vm/suite/gateway -f test/vm/suite/router test/vm/demo
+
+test: lint unit fuzz vm-bookworm vm-trixie
+	@echo "all tests passed"
+
 lint: deps
-	@unformatted=$$(go run $(GOFUMPT) -l cmd internal test bench); \
+	@unformatted=$$(go run $(GOFUMPT) -l .); \
 	if [ -n "$$unformatted" ]; then echo "not formatted by gofumpt:" $$unformatted; exit 1; fi
 	go vet ./...
 	go vet -tags vm ./...
 	go run $(STATICCHECK) -tags vm ./...
-	shellcheck $$(git ls-files -co --exclude-standard | xargs grep -lE '^#!.*/(ba|da)?sh')
-	lintian --fail-on error,warning,info --no-tag-display-limit build/*.changes
+	git ls-files -co --exclude-standard | xargs awk 'FNR == 1 && /^#!.*[\/ ](ba)?sh$$/ { print FILENAME } { nextfile }' | xargs shellcheck
+	$(MAKE) $(DEB)
+	lintian --fail-on error,warning,info --tag-display-limit 0 build/*.changes
 
 unit:
 	go test -race ./...
+
+# A short run of each fuzz target; FUZZTIME=10m for a long one.
+FUZZTIME = 10s
+fuzz:
+	@grep -rl '^func Fuzz' --include='*_test.go' internal | while read -r file; do \
+		sed -n 's/^func \(Fuzz[A-Za-z]*\).*/\1/p' "$$file" | while read -r target; do \
+			echo "fuzzing $$target for $(FUZZTIME)"; \
+			go test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) "./$$(dirname "$$file")"; \
+		done; \
+	done
 
 # The suites of one release in one VM, e.g. `make vm-bookworm RUN=Refusals`.
 vm-%: $(DEB) build/vm/suite.test build/vm/kernel.test

@@ -145,6 +145,13 @@ func TestConfigurationChanges(t *testing.T) {
 }
 
 func TestCheck(t *testing.T) {
+	sh(t, "systemctl stop wgkex@absent.socket")
+	// A port that the configuration does not know (any more).
+	sh(t, "mkdir -p /run/systemd/system/wgkex@ffww02.socket.d; printf '[Socket]\nListenStream=\nListenStream=10099\n' > /run/systemd/system/wgkex@ffww02.socket.d/99-test.conf")
+	sh(t, "systemctl daemon-reload; systemctl restart wgkex@ffww02.socket")
+	t.Cleanup(func() {
+		sh(t, "rm -r /run/systemd/system/wgkex@ffww02.socket.d; systemctl daemon-reload; systemctl restart wgkex@ffww02.socket")
+	})
 	out, err := try("wgkex check")
 	if err == nil {
 		t.Error("no complaint about the broken and absent domains")
@@ -154,6 +161,7 @@ func TestCheck(t *testing.T) {
 		"FAILED: /etc/wgkex/wgkex.toml:17: domain broken: ",
 		"FAILED: /etc/wgkex/wgkex.toml:22: domain absent: interface wg-absent: no such interface",
 		"ok: wgkex.socket: active on port 10012",
+		"FAILED: wgkex@ffww02.socket has another port than 10014: run systemctl daemon-reload",
 		"FAILED: wgkex@absent.socket is inactive: run systemctl start wgkex@absent.socket",
 	} {
 		if !strings.Contains(out, want) {
