@@ -14,11 +14,11 @@ func main() {
 	root := &cobra.Command{
 		Use:           "wgkex",
 		Short:         "WireGuard key exchange for Freifunk gateways",
-		Long:          "WireGuard key exchange for Freifunk gateways: checks the configuration, derives\naddresses, registers keys. See wgkex(8).",
+		Long:          "WireGuard key exchange for Freifunk gateways: checks the configuration, shows\npeers, derives addresses, registers keys. See wgkex(8).",
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
-	root.AddCommand(checkCommand(), deriveCommand(), prepareCommand(), registerCommand(), versionCommand())
+	root.AddCommand(checkCommand(), deriveCommand(), prepareCommand(), registerCommand(), statusCommand(), versionCommand())
 	if err := root.Execute(); err != nil {
 		fmt.Fprintf(os.Stderr, "wgkex: %v\n", err)
 		os.Exit(1)

@@ -12,6 +12,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"time"
 
 	"wgkex/internal/address"
 	"wgkex/internal/config"
@@ -87,6 +88,8 @@ type Snapshot struct {
 	Index  kernel.Index  `json:"index"`
 	Static []StaticPeer  `json:"static"`
 	Counts policy.Counts `json:"counts"`
+	// Written is when it was saved, in nanoseconds, to tell one from another.
+	Written int64 `json:"written"`
 }
 
 // StaticPeer is a peer that wgkex does not manage.
@@ -119,18 +122,20 @@ func (d *Domain) Snapshot() (s Snapshot, ok bool) {
 	return s, s.Index == d.Index()
 }
 
-// Save replaces the snapshot. The counts must never be lower than the truth,
-// so they are saved before a peer is added.
-func (d *Domain) Save(s Snapshot) error {
+// Save replaces the snapshot and returns it as it was saved. The counts must
+// never be lower than the truth, so they are saved before a peer is added and
+// after one was removed.
+func (d *Domain) Save(s Snapshot) (Snapshot, error) {
+	s.Written = time.Now().UnixNano()
 	data, err := json.Marshal(s)
 	if err != nil {
-		return err
+		return s, err
 	}
 	// renameio puts the file in place whole or not at all.
 	if err := renameio.WriteFile(d.snapshotPath(), data, 0o644, renameio.IgnoreUmask()); err != nil {
-		return fmt.Errorf("writing the snapshot of domain %s: %w", d.Name, err)
+		return s, fmt.Errorf("writing the snapshot of domain %s: %w", d.Name, err)
 	}
-	return nil
+	return s, nil
 }
 
 // Dump reads all peers and saves a new Snapshot of them. When the last one was
@@ -147,13 +152,18 @@ func (d *Domain) Dump() ([]policy.Peer, Snapshot, error) {
 			return nil, Snapshot{}, err
 		}
 	}
+	s, err := d.Save(d.snapshotOf(peers))
+	return peers, s, err
+}
+
+func (d *Domain) snapshotOf(peers []policy.Peer) Snapshot {
 	s := Snapshot{Index: d.Index(), Static: []StaticPeer{}, Counts: policy.Count(peers, d.Addresses)}
 	for _, p := range peers {
 		if !p.Managed(d.Addresses) {
 			s.Static = append(s.Static, StaticPeer{Key: p.Key, AllowedIPs: p.AllowedIPs})
 		}
 	}
-	return peers, s, d.Save(s)
+	return s
 }
 
 // SetEntries makes sure of both FDB entries of a managed peer.
@@ -174,14 +184,21 @@ func (d *Domain) RemoveEntries(key address.Key) error {
 		d.RemoveEntry(kernel.Entry{MAC: kernel.Flood, Dst: addr, Via: via}))
 }
 
-// Mend makes the FDB what the peers ask for. It gives the managed ones the
-// entries that they lack, and removes orphans: entries towards the address of a
-// managed peer that does not exist, or that lead to it the wrong way.
-func (d *Domain) Mend(peers []policy.Peer) (Mended, error) {
-	var m Mended
+// Damage is how the FDB differs from what the peers ask for.
+type Damage struct {
+	// Peers are managed peers that lack an FDB entry.
+	Peers []address.Key
+	// Orphans are entries towards the address of a managed peer that does not
+	// exist, or that lead to it the wrong way.
+	Orphans []kernel.Entry
+}
+
+// Survey compares the FDB with the peers.
+func (d *Domain) Survey(peers []policy.Peer) (Damage, error) {
+	var damage Damage
 	entries, err := d.Entries()
 	if err != nil {
-		return m, err
+		return damage, err
 	}
 	found := make(map[kernel.Entry]bool, len(entries))
 	for _, e := range entries {
@@ -199,13 +216,9 @@ func (d *Domain) Mend(peers []policy.Peer) (Mended, error) {
 		managed[addr] = true
 		unicast := kernel.Entry{MAC: mac, Dst: addr, Via: via, Permanent: true}
 		flood := kernel.Entry{MAC: kernel.Flood, Dst: addr, Via: via, Permanent: true}
-		if found[unicast] && found[flood] {
-			continue
+		if !found[unicast] || !found[flood] {
+			damage.Peers = append(damage.Peers, p.Key)
 		}
-		if err := d.SetEntries(p.Key); err != nil {
-			return m, err
-		}
-		m.Peers++
 	}
 	for _, e := range entries {
 		// Entries for other MACs are what the VXLAN interface learned.
@@ -214,12 +227,28 @@ func (d *Domain) Mend(peers []policy.Peer) (Mended, error) {
 		if !ours || managed[e.Dst] && e.Via == via || d.towardsAny(static, e.Dst) {
 			continue
 		}
-		if err := d.RemoveEntry(e); err != nil {
-			return m, err
-		}
-		m.Orphans++
+		damage.Orphans = append(damage.Orphans, e)
 	}
-	return m, nil
+	return damage, nil
+}
+
+// Mend surveys the FDB and repairs all damage, which it returns.
+func (d *Domain) Mend(peers []policy.Peer) (Damage, error) {
+	damage, err := d.Survey(peers)
+	if err != nil {
+		return damage, err
+	}
+	for _, key := range damage.Peers {
+		if err := d.SetEntries(key); err != nil {
+			return damage, err
+		}
+	}
+	for _, e := range damage.Orphans {
+		if err := d.RemoveEntry(e); err != nil {
+			return damage, err
+		}
+	}
+	return damage, nil
 }
 
 // towardsAny reports whether addr leads to one of the peers.
@@ -228,10 +257,4 @@ func (d *Domain) towardsAny(peers []policy.Peer, addr netip.Addr) bool {
 		_, derived := d.Addresses.Of(p.Key)
 		return derived == addr || p.Owns(addr)
 	})
-}
-
-// Mended is what Mend did.
-type Mended struct {
-	Peers   int // that lacked an FDB entry
-	Orphans int // FDB entries removed
 }

@@ -90,13 +90,13 @@ func apply(d *domain.Domain, key address.Key, action policy.Action, snapshot dom
 	case policy.Add:
 		snapshot.Counts.Peers++
 		snapshot.Counts.Pending++
-		if err := d.Save(snapshot); err != nil {
+		if _, err := d.Save(snapshot); err != nil {
 			return err
 		}
 		change = d.AddPeer(key, addr)
 	case policy.Reset:
 		snapshot.Counts.Pending++ // at most: it may have been pending before
-		if err := d.Save(snapshot); err != nil {
+		if _, err := d.Save(snapshot); err != nil {
 			return err
 		}
 		change = d.ResetPeer(key, addr)

@@ -43,6 +43,39 @@ func (p Peer) Live(now time.Time) bool {
 	return !p.Pending() && now.Sub(p.LastHandshake) < LiveFor
 }
 
+// Stale reports whether the peer never had a handshake or none for more than
+// after. A handshake in the future counts as fresh, as in Live.
+func (p Peer) Stale(now time.Time, after time.Duration) bool {
+	return p.Pending() || now.Sub(p.LastHandshake) > after
+}
+
+// State is a peer's state in a word.
+type State string
+
+// The states.
+const (
+	Static  State = "static"  // not managed
+	Pending State = "pending" // never had a handshake
+	Live    State = "live"    // a handshake within LiveFor
+	Idle    State = "idle"    // none so recent, but not stale
+	Stale   State = "stale"
+)
+
+// State is the peer's, stale after the given time.
+func (p Peer) State(profile address.Profile, now time.Time, after time.Duration) State {
+	switch {
+	case !p.Managed(profile):
+		return Static
+	case p.Pending():
+		return Pending
+	case p.Live(now):
+		return Live
+	case p.Stale(now, after):
+		return Stale
+	}
+	return Idle
+}
+
 // Owns reports whether traffic to addr belongs to the peer and must not be
 // taken away by a new peer with addr as its allowed IP. A prefix as wide as
 // the link-local subnet is no claim to each address in it, but the route for
@@ -74,6 +107,14 @@ func Count(peers []Peer, profile address.Profile) Counts {
 		}
 	}
 	return c
+}
+
+// Remove takes a managed peer out of the counts.
+func (c *Counts) Remove(p Peer) {
+	c.Peers--
+	if p.Pending() {
+		c.Pending--
+	}
 }
 
 // Exchange is what is known when a key asks to be added.

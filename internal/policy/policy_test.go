@@ -74,6 +74,35 @@ func TestLive(t *testing.T) {
 	}
 }
 
+func TestStale(t *testing.T) {
+	for _, c := range []struct {
+		age  time.Duration
+		want bool
+	}{{-1, true}, {0, false}, {time.Hour, false}, {time.Hour + 1, true}} {
+		if got := managed(address.RFC4291, key(1), c.age).Stale(now, time.Hour); got != c.want {
+			t.Errorf("%s after the handshake: stale %v", c.age, got)
+		}
+	}
+	if (Peer{LastHandshake: now.Add(24 * time.Hour)}).Stale(now, time.Hour) {
+		t.Error("a handshake in the future does not count as fresh")
+	}
+}
+
+func TestState(t *testing.T) {
+	static := managed(address.FFMUC, key(1), 0)
+	for want, p := range map[State]Peer{
+		Static:  static,
+		Pending: managed(address.RFC4291, key(1), -1),
+		Live:    managed(address.RFC4291, key(1), LiveFor-1),
+		Idle:    managed(address.RFC4291, key(1), LiveFor),
+		Stale:   managed(address.RFC4291, key(1), 2*time.Hour),
+	} {
+		if got := p.State(address.RFC4291, now, time.Hour); got != want {
+			t.Errorf("got %s, want %s", got, want)
+		}
+	}
+}
+
 func TestCount(t *testing.T) {
 	peers := []Peer{
 		managed(address.RFC4291, key(1), 0),

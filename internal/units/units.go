@@ -85,8 +85,16 @@ func Write(c config.Config, dir string) error {
 			return err
 		}
 	}
+	for _, d := range c.Sorted() {
+		if err := want(dir, TimerName(d.Name), "wgkex-cleanup@.timer"); err != nil {
+			return err
+		}
+	}
 	return nil
 }
+
+// TimerName is the timer of a domain's cleanup.
+func TimerName(domain string) string { return "wgkex-cleanup@" + domain + ".timer" }
 
 // want makes the target want the unit, whose file is called template.
 func want(dir, unit, template string) error {

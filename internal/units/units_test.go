@@ -36,10 +36,12 @@ func TestWrite(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := map[string]string{
-		"wgkex.socket.d/" + DropIn:                   "[Socket]\nListenStream=\nListenStream=10012\nEnvironment=WGKEX_PORT=10012\n",
-		"wgkex@ffww-01.de.socket.d/" + DropIn:        "[Socket]\nListenStream=\nListenStream=10013\nEnvironment=WGKEX_PORT=10013\n",
-		"wgkex.target.wants/wgkex.socket":            "/usr/lib/systemd/system/wgkex.socket",
-		"wgkex.target.wants/wgkex@ffww-01.de.socket": "/usr/lib/systemd/system/wgkex@.socket",
+		"wgkex.socket.d/" + DropIn:                          "[Socket]\nListenStream=\nListenStream=10012\nEnvironment=WGKEX_PORT=10012\n",
+		"wgkex@ffww-01.de.socket.d/" + DropIn:               "[Socket]\nListenStream=\nListenStream=10013\nEnvironment=WGKEX_PORT=10013\n",
+		"wgkex.target.wants/wgkex-cleanup@ffww02.timer":     "/usr/lib/systemd/system/wgkex-cleanup@.timer",
+		"wgkex.target.wants/wgkex-cleanup@ffww-01.de.timer": "/usr/lib/systemd/system/wgkex-cleanup@.timer",
+		"wgkex.target.wants/wgkex.socket":                   "/usr/lib/systemd/system/wgkex.socket",
+		"wgkex.target.wants/wgkex@ffww-01.de.socket":        "/usr/lib/systemd/system/wgkex@.socket",
 	}
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("got\n%q\nwant\n%q", got, want)

@@ -36,7 +36,7 @@ func TestPackage(t *testing.T) {
 	}
 	apt := "DEBIAN_FRONTEND=noninteractive apt-get -y -q"
 	// An upgrade goes on listening and keeps a changed configuration file.
-	sh(t, "dpkg-deb -R %s new && sed -i 's/^Version: .*/Version: 99/' new/DEBIAN/control && dpkg-deb -b new new.deb", deb)
+	sh(t, "dpkg-deb -R %s new && sed -i 's/^Version: .*/Version: 99/' new/DEBIAN/control && dpkg-deb -Znone -b new new.deb", deb)
 	log := sh(t, "%s install ./new.deb", apt)
 	if v := sh(t, "dpkg-query -W -f '${Version}' wgkex"); v != "99" {
 		t.Errorf("version %s after the upgrade:\n%s", v, log)

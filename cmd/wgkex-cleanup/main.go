@@ -1,0 +1,156 @@
+// wgkex-cleanup removes the stale peers of one domain.
+package main
+
+import (
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	"wgkex/internal/cleanup"
+	"wgkex/internal/config"
+	"wgkex/internal/domain"
+	"wgkex/internal/kernel"
+	"wgkex/internal/logging"
+	"wgkex/internal/policy"
+	"wgkex/internal/version"
+
+	"github.com/coreos/go-systemd/v22/journal"
+	"golang.org/x/sys/unix"
+)
+
+const usage = `usage: wgkex-cleanup [OPTION...] DOMAIN
+
+Removes the stale peers of DOMAIN. systemd runs it as wgkex-cleanup@DOMAIN.service.
+See wgkex-cleanup(8).
+
+`
+
+type options struct {
+	dryRun     bool
+	staleAfter time.Duration
+	markAge    time.Duration
+	bootID     string
+	stateDir   string
+}
+
+func main() {
+	var o options
+	flag.BoolVar(&o.dryRun, "dry-run", false, "change nothing, print what would be done")
+	flag.DurationVar(&o.staleAfter, "stale-after", 0, "instead of stale_after in the configuration")
+	flag.DurationVar(&o.markAge, "mark-age", cleanup.MarkAge, "how old a mark must be for its peer to be removed")
+	flag.StringVar(&o.bootID, "boot-id", "", "the boot ID, where /proc does not tell")
+	flag.StringVar(&o.stateDir, "state-dir", stateDir(), "where the marks are kept")
+	printVersion := flag.Bool("version", false, "print the version")
+	flag.Usage = func() {
+		fmt.Fprint(flag.CommandLine.Output(), usage)
+		flag.PrintDefaults()
+	}
+	flag.Parse()
+	if *printVersion {
+		fmt.Println(version.Version)
+		return
+	}
+	if flag.NArg() != 1 {
+		flag.Usage()
+		os.Exit(2)
+	}
+	if err := run(flag.Arg(0), o, os.Stdout); err != nil {
+		logging.Log(journal.PriErr, fmt.Sprintf("cleanup of domain %s: %v", flag.Arg(0), err), logging.Field{Name: "DOMAIN", Value: flag.Arg(0)})
+		os.Exit(1)
+	}
+}
+
+// stateDir is the StateDirectory= of the unit (systemd.exec(5)).
+func stateDir() string {
+	if dir := os.Getenv("STATE_DIRECTORY"); dir != "" {
+		return dir
+	}
+	return "/var/lib/wgkex"
+}
+
+func run(name string, o options, out io.Writer) error {
+	cfg, usable, err := config.LoadOrEffective()
+	if !usable {
+		return err
+	}
+	if err != nil {
+		logging.Log(journal.PriWarning, "the configuration is broken, the last valid one is used: "+err.Error())
+	}
+	d, ok := cfg.Domains[name]
+	if !ok {
+		return fmt.Errorf("not in the configuration in %s", config.Dir)
+	}
+	if o.staleAfter == 0 {
+		o.staleAfter = d.StaleAfter
+	}
+	if o.bootID == "" {
+		id, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+		if err != nil {
+			return fmt.Errorf("the boot ID: %w", err)
+		}
+		// As systemd writes it, without hyphens.
+		o.bootID = strings.ReplaceAll(strings.TrimSpace(string(id)), "-", "")
+	}
+	inDomain := logging.Field{Name: "DOMAIN", Value: d.Name}
+	report, err := cleanup.Cleanup{
+		Open:       func() (*domain.Domain, error) { return domain.Open(d, domain.RunDir, kernel.Open) },
+		Path:       filepath.Join(o.stateDir, d.Name+".json"),
+		BootID:     o.bootID,
+		StaleAfter: o.staleAfter,
+		MarkAge:    o.markAge,
+		DryRun:     o.dryRun,
+		Now:        time.Now,
+		SinceBoot:  sinceBoot,
+		Warn: func(err error) {
+			logging.Log(journal.PriWarning, fmt.Sprintf("the marks of domain %s are lost: %v", d.Name, err), inDomain)
+		},
+		Removed: func(p policy.Peer) {
+			_, addr := d.Addresses.Of(p.Key)
+			age := "without a handshake"
+			if !p.Pending() {
+				age = "last handshake " + time.Since(p.LastHandshake).Round(time.Second).String() + " ago"
+			}
+			if o.dryRun {
+				fmt.Fprintf(out, "would remove peer %s, address %s, %s\n", p.Key, addr, age)
+				return
+			}
+			logging.Log(journal.PriNotice, fmt.Sprintf("removed peer %s of domain %s, address %s, %s", p.Key, d.Name, addr, age),
+				inDomain, logging.Field{Name: "PUBLIC_KEY", Value: p.Key.String()}, logging.Field{Name: "ADDRESS", Value: addr.String()})
+		},
+	}.Run()
+	if errors.Is(err, fs.ErrPermission) || errors.Is(err, unix.EPERM) {
+		err = fmt.Errorf("%w (it needs root, or the user wgkex with CAP_NET_ADMIN)", err)
+	}
+	if o.dryRun {
+		fmt.Fprintf(out, "domain %s: %s\n", d.Name, summary(report))
+		return err
+	}
+	count := func(name string, n int) logging.Field { return logging.Field{Name: name, Value: strconv.Itoa(n)} }
+	logging.Log(journal.PriNotice, fmt.Sprintf("cleanup of domain %s: %s", d.Name, summary(report)), inDomain,
+		count("SEEN", report.Seen), count("LIVE", report.Live), count("MARKED", report.Marked), count("UNMARKED", report.Unmarked),
+		count("REMOVED", report.Removed), count("STATIC", report.Static), count("MENDED", report.Mended), count("ORPHANS", report.Orphans),
+		logging.Field{Name: "DURATION_MS", Value: strconv.FormatInt(report.Duration.Milliseconds(), 10)})
+	return err
+}
+
+func summary(r cleanup.Report) string {
+	return fmt.Sprintf("%d seen, %d live, %d marked, %d unmarked, %d removed, %d static, %d mended, %d orphans, %s",
+		r.Seen, r.Live, r.Marked, r.Unmarked, r.Removed, r.Static, r.Mended, r.Orphans, r.Duration.Round(time.Millisecond))
+}
+
+// sinceBoot is CLOCK_BOOTTIME (clock_gettime(2)), which goes on during suspend
+// and which nobody sets.
+func sinceBoot() time.Duration {
+	var ts unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_BOOTTIME, &ts); err != nil {
+		panic(err) // every Linux that WireGuard is in has the clock
+	}
+	return time.Duration(ts.Nano())
+}

@@ -1,0 +1,199 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/netip"
+	"text/tabwriter"
+	"time"
+
+	"wgkex/internal/address"
+	"wgkex/internal/config"
+	"wgkex/internal/domain"
+	"wgkex/internal/kernel"
+	"wgkex/internal/policy"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
+)
+
+func statusCommand() *cobra.Command {
+	var asJSON bool
+	cmd := &cobra.Command{
+		Use:   "status [DOMAIN]",
+		Short: "Show the peers of a domain, or of all",
+		Long: "Prints a table of the peers. STATE is live (a handshake within 3 minutes), idle\n" +
+			"(within stale_after), stale, pending (never a handshake), or static (not managed by\n" +
+			"wgkex). Reading the peers also tells the exchanges of new static ones.",
+		Args:              cobra.MaximumNArgs(1),
+		ValidArgsFunction: completeDomains,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			cfg, err := config.Load(config.Dir)
+			if err != nil {
+				return err
+			}
+			domains := cfg.Sorted()
+			if len(args) > 0 {
+				d, ok := cfg.Domains[args[0]]
+				if !ok {
+					return fmt.Errorf("domain %s is not in the configuration in %s", args[0], config.Dir)
+				}
+				domains = []config.Domain{d}
+			}
+			statuses := []domainStatus{}
+			var errs []error
+			for _, d := range domains {
+				s, err := readStatus(d)
+				if errors.Is(err, unix.EPERM) || errors.Is(err, unix.EACCES) {
+					return errors.New("reading peers needs root or CAP_NET_ADMIN")
+				}
+				if err != nil {
+					errs = append(errs, fmt.Errorf("domain %s: %w", d.Name, err))
+					continue
+				}
+				statuses = append(statuses, s)
+			}
+			if asJSON {
+				encoder := json.NewEncoder(cmd.OutOrStdout())
+				encoder.SetIndent("", "  ")
+				errs = append(errs, encoder.Encode(statuses))
+			} else {
+				errs = append(errs, printStatus(cmd.OutOrStdout(), statuses))
+			}
+			return errors.Join(errs...)
+		},
+	}
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	return cmd
+}
+
+func completeDomains(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
+	cfg, err := config.Load(config.Dir)
+	if err != nil {
+		return nil, cobra.ShellCompDirectiveError
+	}
+	var names []string
+	for _, d := range cfg.Sorted() {
+		names = append(names, d.Name)
+	}
+	return names, cobra.ShellCompDirectiveNoFileComp
+}
+
+// domainStatus is a domain in the JSON output.
+type domainStatus struct {
+	Domain     string        `json:"domain"`
+	WireGuard  string        `json:"wireguard"`
+	VXLAN      string        `json:"vxlan"`
+	Counts     policy.Counts `json:"managed"`
+	MaxPeers   int           `json:"max_peers"`
+	MaxPending int           `json:"max_pending"`
+	Peers      []peerStatus  `json:"peers"`
+}
+
+type peerStatus struct {
+	Key address.Key `json:"public_key"`
+	// Address is the derived address, empty for a static peer.
+	Address    string         `json:"address,omitempty"`
+	AllowedIPs []netip.Prefix `json:"allowed_ips"`
+	State      policy.State   `json:"state"`
+	// LastHandshake is absent when there never was one.
+	LastHandshake *time.Time `json:"last_handshake,omitempty"`
+	Received      int64      `json:"received"` // bytes
+	Sent          int64      `json:"sent"`     // bytes
+	Endpoint      string     `json:"endpoint,omitempty"`
+	staleAfter    time.Duration
+}
+
+func readStatus(c config.Domain) (s domainStatus, err error) {
+	d, err := domain.Open(c, domain.RunDir, kernel.Open)
+	if err != nil {
+		return s, err
+	}
+	defer func() { err = errors.Join(err, d.Close()) }()
+	peers, snapshot, err := d.Dump()
+	if err != nil {
+		return s, err
+	}
+	s = domainStatus{
+		Domain: c.Name, WireGuard: c.WireGuard, VXLAN: c.VXLAN, Counts: snapshot.Counts,
+		MaxPeers: c.MaxPeers, MaxPending: c.MaxPending, Peers: make([]peerStatus, len(peers)),
+	}
+	now := time.Now()
+	for i, p := range peers {
+		row := peerStatus{
+			Key: p.Key, AllowedIPs: p.AllowedIPs, State: p.State(c.Addresses, now, c.StaleAfter),
+			Received: p.Received, Sent: p.Sent, staleAfter: c.StaleAfter,
+		}
+		if p.Managed(c.Addresses) {
+			row.Address = p.AllowedIPs[0].Addr().String()
+		}
+		if !p.Pending() {
+			row.LastHandshake = &p.LastHandshake
+		}
+		if p.Endpoint.IsValid() {
+			row.Endpoint = p.Endpoint.String()
+		}
+		s.Peers[i] = row
+	}
+	return s, nil
+}
+
+func printStatus(out io.Writer, statuses []domainStatus) error {
+	for i, s := range statuses {
+		if i > 0 {
+			fmt.Fprintln(out)
+		}
+		fmt.Fprintf(out, "domain %s on %s and %s: %d of %d peers, %d of %d pending\n",
+			s.Domain, s.WireGuard, s.VXLAN, s.Counts.Peers, s.MaxPeers, s.Counts.Pending, s.MaxPending)
+		if len(s.Peers) == 0 {
+			continue
+		}
+		table := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+		fmt.Fprintln(table, "PUBLIC KEY\tADDRESS\tSTATE\tHANDSHAKE\tRECEIVED\tSENT\tENDPOINT")
+		for _, p := range s.Peers {
+			fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", p.Key, orDash(p.Address), p.stateText(), p.ageText(),
+				byteText(p.Received), byteText(p.Sent), orDash(p.Endpoint))
+		}
+		if err := table.Flush(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (p peerStatus) stateText() string {
+	if p.State == policy.Stale {
+		return "stale since " + p.LastHandshake.Add(p.staleAfter).Local().Format(time.DateTime)
+	}
+	return string(p.State)
+}
+
+func (p peerStatus) ageText() string {
+	if p.LastHandshake == nil {
+		return "-"
+	}
+	return time.Since(*p.LastHandshake).Round(time.Second).String() + " ago"
+}
+
+func orDash(s string) string {
+	if s == "" {
+		return "-"
+	}
+	return s
+}
+
+// byteText is a number of bytes with a binary prefix, as wg(8) shows it.
+func byteText(n int64) string {
+	if n < 1024 {
+		return fmt.Sprintf("%d B", n)
+	}
+	value, unit := float64(n), ""
+	for _, unit = range []string{"KiB", "MiB", "GiB", "TiB"} {
+		if value /= 1024; value < 1024 {
+			break
+		}
+	}
+	return fmt.Sprintf("%.2f %s", value, unit)
+}
