@@ -106,17 +106,14 @@ func (c Cleanup) survey(r *Report) (peers []policy.Peer, err error) {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, d.Close()) }()
+	if peers, err = d.Peers(); err != nil {
+		return nil, err
+	}
 	var damage domain.Damage
 	if c.DryRun {
-		if peers, err = d.Peers(); err != nil {
-			return nil, err
-		}
 		damage, err = d.Survey(peers)
-	} else {
-		if peers, _, err = d.Dump(); err != nil {
-			return nil, err
-		}
-		damage, err = d.Mend(peers)
+	} else if damage, err = d.Mend(peers); err == nil {
+		_, err = d.Remember(peers)
 	}
 	r.Mended, r.Orphans = len(damage.Peers), len(damage.Orphans)
 	static := func(p policy.Peer) bool { return !p.Managed(d.Addresses) }

@@ -152,18 +152,19 @@ func (d *Domain) Dump() ([]policy.Peer, Snapshot, error) {
 			return nil, Snapshot{}, err
 		}
 	}
-	s, err := d.Save(d.snapshotOf(peers))
+	s, err := d.Remember(peers)
 	return peers, s, err
 }
 
-func (d *Domain) snapshotOf(peers []policy.Peer) Snapshot {
+// Remember saves a new Snapshot of all peers, on an FDB without damage.
+func (d *Domain) Remember(peers []policy.Peer) (Snapshot, error) {
 	s := Snapshot{Index: d.Index(), Static: []StaticPeer{}, Counts: policy.Count(peers, d.Addresses)}
 	for _, p := range peers {
 		if !p.Managed(d.Addresses) {
 			s.Static = append(s.Static, StaticPeer{Key: p.Key, AllowedIPs: p.AllowedIPs})
 		}
 	}
-	return s
+	return d.Save(s)
 }
 
 // SetEntries makes sure of both FDB entries of a managed peer.
