@@ -16,7 +16,6 @@ import (
 	"wgkex/internal/cleanup"
 	"wgkex/internal/config"
 	"wgkex/internal/domain"
-	"wgkex/internal/kernel"
 	"wgkex/internal/logging"
 	"wgkex/internal/policy"
 	"wgkex/internal/version"
@@ -100,14 +99,13 @@ func run(name string, o options, out io.Writer) error {
 	}
 	inDomain := logging.Field{Name: "DOMAIN", Value: d.Name}
 	report, err := cleanup.Cleanup{
-		Open:       func() (*domain.Domain, error) { return domain.Open(d, domain.RunDir, kernel.Open) },
+		Host:       domain.System,
+		Domain:     d,
 		Path:       filepath.Join(o.stateDir, d.Name+".json"),
 		BootID:     o.bootID,
 		StaleAfter: o.staleAfter,
 		MarkAge:    o.markAge,
 		DryRun:     o.dryRun,
-		Now:        time.Now,
-		SinceBoot:  sinceBoot,
 		Warn: func(err error) {
 			logging.Log(journal.PriWarning, fmt.Sprintf("the marks of domain %s are lost: %v", d.Name, err), inDomain)
 		},
@@ -143,14 +141,4 @@ func run(name string, o options, out io.Writer) error {
 func summary(r cleanup.Report) string {
 	return fmt.Sprintf("%d seen, %d live, %d marked, %d unmarked, %d removed, %d static, %d mended, %d orphans, %s",
 		r.Seen, r.Live, r.Marked, r.Unmarked, r.Removed, r.Static, r.Mended, r.Orphans, r.Duration.Round(time.Millisecond))
-}
-
-// sinceBoot is CLOCK_BOOTTIME (clock_gettime(2)), which goes on during suspend
-// and which nobody sets.
-func sinceBoot() time.Duration {
-	var ts unix.Timespec
-	if err := unix.ClockGettime(unix.CLOCK_BOOTTIME, &ts); err != nil {
-		panic(err) // every Linux that WireGuard is in has the clock
-	}
-	return time.Duration(ts.Nano())
 }

@@ -8,13 +8,14 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"strconv"
 	"time"
 
 	"wgkex/internal/address"
 	"wgkex/internal/config"
+	"wgkex/internal/counters"
 	"wgkex/internal/domain"
 	"wgkex/internal/exchange"
-	"wgkex/internal/kernel"
 	"wgkex/internal/logging"
 	"wgkex/internal/policy"
 	"wgkex/internal/protocol"
@@ -45,9 +46,7 @@ func main() {
 		fmt.Fprintf(os.Stderr, "wgkex-handler: %v\n", err)
 		os.Exit(1)
 	}
-	if !serve(conn) {
-		os.Exit(1)
-	}
+	serve(conn)
 }
 
 // inherited is the connection of an Accept=yes socket (sd_listen_fds(3)).
@@ -78,17 +77,44 @@ type request struct {
 	err    error
 }
 
-// serve answers the request on the connection and logs it. It reports whether
-// the outcome was the client's doing, not a failure of the gateway.
-func serve(conn *net.TCPConn) bool {
+// serve answers the request on the connection, counts it and logs it.
+func serve(conn *net.TCPConn) {
 	var r request
 	r.err = r.handle(conn)
 	code := protocol.CodeOf(r.err)
-	r.log(addrPort(conn.RemoteAddr()), code)
+	if err := r.account(addrPort(conn.RemoteAddr()), code); err != nil {
+		logging.Log(journal.PriErr, fmt.Sprintf("counting: %v", err))
+	}
 	// A client that is gone has no use for an answer.
 	_ = protocol.Finish(conn, code, r.config.ReplyOK)
 	_ = conn.Close()
-	return code != protocol.Internal
+}
+
+// account counts the outcome for the domain, or for none as long as the client
+// had not named one, and logs it unless too many have been.
+func (r *request) account(remote netip.AddrPort, code protocol.Code) error {
+	all, err := counters.Open(counters.Path(domain.System.Dir, ""))
+	if err != nil {
+		return err
+	}
+	if r.domain.Name == "" {
+		all.Count(code)
+	} else {
+		own, err := counters.Open(counters.Path(domain.System.Dir, r.domain.Name))
+		if err != nil {
+			return err
+		}
+		own.Count(code)
+	}
+	allowed, leftOut := all.AllowLog(time.Now())
+	if leftOut > 0 {
+		logging.Log(journal.PriNotice, fmt.Sprintf("%d log entries about exchanges were left out, there were too many", leftOut),
+			logging.Field{Name: "LEFT_OUT", Value: strconv.FormatUint(leftOut, 10)})
+	}
+	if allowed {
+		r.log(remote, code)
+	}
+	return nil
 }
 
 func (r *request) handle(conn *net.TCPConn) error {
@@ -127,11 +153,11 @@ func (r *request) handle(conn *net.TCPConn) error {
 		return protocol.Refuse(protocol.ProhibitedKey, "the key is listed in prohibited_keys")
 	}
 
-	d, err := domain.Open(r.domain, domain.RunDir, kernel.Open)
+	d, err := domain.System.Open(r.domain)
 	if err != nil {
 		return exchange.Classify(err)
 	}
-	r.action, err = exchange.Run(d, key, time.Now())
+	r.action, err = exchange.Run(d, key)
 	return errors.Join(err, d.Close())
 }
 

@@ -6,7 +6,6 @@ import (
 
 	"wgkex/internal/config"
 	"wgkex/internal/domain"
-	"wgkex/internal/kernel"
 	"wgkex/internal/logging"
 	"wgkex/internal/units"
 
@@ -71,7 +70,7 @@ func prepare(cfg config.Config, name string) {
 		if name != "" && c.Name != name {
 			continue
 		}
-		d, err := domain.Open(c, domain.RunDir, kernel.Open)
+		d, err := domain.System.Open(c)
 		if err == nil {
 			_, _, err = d.Dump()
 			err = errors.Join(err, d.Close())

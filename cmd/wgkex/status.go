@@ -6,14 +6,16 @@ import (
 	"fmt"
 	"io"
 	"net/netip"
+	"strings"
 	"text/tabwriter"
 	"time"
 
 	"wgkex/internal/address"
 	"wgkex/internal/config"
+	"wgkex/internal/counters"
 	"wgkex/internal/domain"
-	"wgkex/internal/kernel"
 	"wgkex/internal/policy"
+	"wgkex/internal/protocol"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
@@ -42,7 +44,10 @@ func statusCommand() *cobra.Command {
 				}
 				domains = []config.Domain{d}
 			}
-			statuses := []domainStatus{}
+			all := status{Results: map[protocol.Code]uint64{}, Domains: []domainStatus{}}
+			if all.Results, err = counters.Read(counters.Path(domain.System.Dir, "")); err != nil {
+				return err
+			}
 			var errs []error
 			for _, d := range domains {
 				s, err := readStatus(d)
@@ -53,14 +58,14 @@ func statusCommand() *cobra.Command {
 					errs = append(errs, fmt.Errorf("domain %s: %w", d.Name, err))
 					continue
 				}
-				statuses = append(statuses, s)
+				all.Domains = append(all.Domains, s)
 			}
 			if asJSON {
 				encoder := json.NewEncoder(cmd.OutOrStdout())
 				encoder.SetIndent("", "  ")
-				errs = append(errs, encoder.Encode(statuses))
+				errs = append(errs, encoder.Encode(all))
 			} else {
-				errs = append(errs, printStatus(cmd.OutOrStdout(), statuses))
+				errs = append(errs, printStatus(cmd.OutOrStdout(), all))
 			}
 			return errors.Join(errs...)
 		},
@@ -81,6 +86,13 @@ func completeDomains(*cobra.Command, []string, string) ([]string, cobra.ShellCom
 	return names, cobra.ShellCompDirectiveNoFileComp
 }
 
+// status is the JSON output.
+type status struct {
+	// Results counts the exchanges, by their outcome, that named no domain.
+	Results map[protocol.Code]uint64 `json:"results"`
+	Domains []domainStatus           `json:"domains"`
+}
+
 // domainStatus is a domain in the JSON output.
 type domainStatus struct {
 	Domain     string        `json:"domain"`
@@ -89,7 +101,9 @@ type domainStatus struct {
 	Counts     policy.Counts `json:"managed"`
 	MaxPeers   int           `json:"max_peers"`
 	MaxPending int           `json:"max_pending"`
-	Peers      []peerStatus  `json:"peers"`
+	// Results counts the exchanges since boot by their outcome.
+	Results map[protocol.Code]uint64 `json:"results"`
+	Peers   []peerStatus             `json:"peers"`
 }
 
 type peerStatus struct {
@@ -107,7 +121,7 @@ type peerStatus struct {
 }
 
 func readStatus(c config.Domain) (s domainStatus, err error) {
-	d, err := domain.Open(c, domain.RunDir, kernel.Open)
+	d, err := domain.System.Open(c)
 	if err != nil {
 		return s, err
 	}
@@ -116,8 +130,13 @@ func readStatus(c config.Domain) (s domainStatus, err error) {
 	if err != nil {
 		return s, err
 	}
+	results, err := counters.Read(counters.Path(domain.System.Dir, c.Name))
+	if err != nil {
+		return s, err
+	}
 	s = domainStatus{
-		Domain: c.Name, WireGuard: c.WireGuard, VXLAN: c.VXLAN, Counts: snapshot.Counts,
+		Results: results,
+		Domain:  c.Name, WireGuard: c.WireGuard, VXLAN: c.VXLAN, Counts: snapshot.Counts,
 		MaxPeers: c.MaxPeers, MaxPending: c.MaxPending, Peers: make([]peerStatus, len(peers)),
 	}
 	now := time.Now()
@@ -140,13 +159,13 @@ func readStatus(c config.Domain) (s domainStatus, err error) {
 	return s, nil
 }
 
-func printStatus(out io.Writer, statuses []domainStatus) error {
-	for i, s := range statuses {
-		if i > 0 {
-			fmt.Fprintln(out)
-		}
+func printStatus(out io.Writer, all status) error {
+	fmt.Fprintf(out, "exchanges without a domain since boot: %s\n", resultsText(all.Results))
+	for _, s := range all.Domains {
+		fmt.Fprintln(out)
 		fmt.Fprintf(out, "domain %s on %s and %s: %d of %d peers, %d of %d pending\n",
 			s.Domain, s.WireGuard, s.VXLAN, s.Counts.Peers, s.MaxPeers, s.Counts.Pending, s.MaxPending)
+		fmt.Fprintf(out, "exchanges since boot: %s\n", resultsText(s.Results))
 		if len(s.Peers) == 0 {
 			continue
 		}
@@ -161,6 +180,19 @@ func printStatus(out io.Writer, statuses []domainStatus) error {
 		}
 	}
 	return nil
+}
+
+func resultsText(results map[protocol.Code]uint64) string {
+	var parts []string
+	for _, code := range protocol.Codes {
+		if n := results[code]; n > 0 {
+			parts = append(parts, fmt.Sprintf("%s %d", code, n))
+		}
+	}
+	if len(parts) == 0 {
+		return "none"
+	}
+	return strings.Join(parts, ", ")
 }
 
 func (p peerStatus) stateText() string {

@@ -8,13 +8,14 @@ import (
 	"time"
 
 	"wgkex/internal/address"
+	"wgkex/internal/config"
 	"wgkex/internal/domain"
 	"wgkex/internal/policy"
 )
 
 const (
 	// MarkAge is how old a mark must be for its peer to be removed.
-	MarkAge = 15 * time.Minute
+	MarkAge = policy.PendingFor
 	// batchSize is how many peers are removed while the lock is held, so that
 	// an exchange waits for some milliseconds at most.
 	batchSize = 64
@@ -29,18 +30,14 @@ const (
 
 // Cleanup is one run for one domain.
 type Cleanup struct {
-	// Open takes the domain's lock; it is called once for each batch.
-	Open func() (*domain.Domain, error)
+	Host   domain.Host
+	Domain config.Domain
 	// Path is the file of marks, BootID the boot that it must be of.
 	Path, BootID string
 	StaleAfter   time.Duration
 	MarkAge      time.Duration
 	// DryRun changes nothing and counts what would be done.
 	DryRun bool
-	// Now is the wall clock, which handshakes are told in, and SinceBoot
-	// CLOCK_BOOTTIME, which marks are told in.
-	Now       func() time.Time
-	SinceBoot func() time.Duration
 	// Removed is told of each peer that was removed, and Warn of trouble that
 	// does not stop the run.
 	Removed func(policy.Peer)
@@ -63,9 +60,9 @@ type Report struct {
 // Run does the work. Its error says what could not be done; everything that
 // could is done, and the next run goes on with the rest.
 func (c Cleanup) Run() (Report, error) {
-	start := c.SinceBoot()
+	start := c.Host.SinceBoot()
 	r, err := c.run()
-	r.Duration = c.SinceBoot() - start
+	r.Duration = c.Host.SinceBoot() - start
 	return r, err
 }
 
@@ -101,7 +98,7 @@ func (c Cleanup) run() (r Report, err error) {
 
 // survey reads the managed peers and mends the FDB.
 func (c Cleanup) survey(r *Report) (peers []policy.Peer, err error) {
-	d, err := c.Open()
+	d, err := c.Host.Open(c.Domain)
 	if err != nil {
 		return nil, err
 	}
@@ -124,7 +121,7 @@ func (c Cleanup) survey(r *Report) (peers []policy.Peer, err error) {
 
 // sort makes the new marks of the old ones, and picks the peers to be removed.
 func (c Cleanup) sort(peers []policy.Peer, old map[address.Key]mark, r *Report) (marks map[address.Key]mark, due []policy.Peer) {
-	now, sinceBoot := c.Now(), c.SinceBoot()
+	now, sinceBoot := c.Host.Now(), c.Host.SinceBoot()
 	marks = map[address.Key]mark{}
 	for _, p := range peers {
 		m, marked := old[p.Key]
@@ -177,15 +174,15 @@ type reading struct {
 // the meantime, or when so much time has passed that many may have had a
 // handshake.
 func (c Cleanup) removeBatch(batch []policy.Peer, known *reading, marks map[address.Key]mark, r *Report) (err error) {
-	d, err := c.Open()
+	d, err := c.Host.Open(c.Domain)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, d.Close()) }()
 	snapshot, ok := d.Snapshot()
-	if !ok || snapshot.Written != known.written || c.SinceBoot()-known.at > maxReadingAge {
+	if !ok || snapshot.Written != known.written || c.Host.SinceBoot()-known.at > maxReadingAge {
 		var peers []policy.Peer
-		known.at = c.SinceBoot()
+		known.at = c.Host.SinceBoot()
 		if peers, snapshot, err = d.Dump(); err != nil {
 			return err
 		}

@@ -42,8 +42,10 @@ func newBench(t *testing.T) *bench {
 		t:       t, dir: t.TempDir(), now: start, boot: time.Hour,
 	}
 	b.Cleanup = Cleanup{
-		Open: func() (*domain.Domain, error) {
-			return domain.Open(config.Domain{Name: "d"}, b.dir, func(string, string) (kernel.Devices, error) {
+		Domain: config.Domain{Name: "d"},
+		Host: domain.Host{
+			Dir: b.dir,
+			Devices: func(string, string) (kernel.Devices, error) {
 				if b.fault == nil {
 					return b.Devices, nil
 				}
@@ -51,10 +53,11 @@ func newBench(t *testing.T) *bench {
 					b.calls = append(b.calls, method)
 					return b.fault(len(b.calls)-1, method)
 				}}, nil
-			})
+			},
+			Now:       func() time.Time { return b.now },
+			SinceBoot: func() time.Duration { return b.boot },
 		},
 		Path: filepath.Join(b.dir, "marks.json"), BootID: "boot1", StaleAfter: time.Hour, MarkAge: MarkAge,
-		Now: func() time.Time { return b.now }, SinceBoot: func() time.Duration { return b.boot },
 		Removed: func(p policy.Peer) { b.removed = append(b.removed, p.Key) },
 		Warn:    func(err error) { b.warned = append(b.warned, err) },
 	}
@@ -144,7 +147,7 @@ func TestStalePeersGoInTheSecondRun(t *testing.T) {
 	if data, _ := os.ReadFile(b.Path); strings.Contains(string(data), key(2).String()) {
 		t.Errorf("marks of removed peers are left: %s", data)
 	}
-	if d, err := b.Open(); err != nil {
+	if d, err := b.Host.Open(b.Domain); err != nil {
 		t.Error(err)
 	} else if s, ok := d.Snapshot(); !ok || s.Counts != (policy.Counts{Peers: 1}) || len(s.Static) != 2 {
 		t.Errorf("the snapshot is %+v", s)
@@ -326,16 +329,16 @@ func TestBatches(t *testing.T) {
 	b.pass(MarkAge)
 	last := key(many)
 	opened := 0
-	open := b.Open
-	b.Open = func() (*domain.Domain, error) {
-		d, err := open()
-		if opened++; opened == 3 && err == nil { // the survey's, the first batch's, this
+	devices := b.Host.Devices
+	b.Host.Devices = func(w, v string) (kernel.Devices, error) {
+		if opened++; opened == 3 { // the survey's, the first batch's, this
 			b.Peer(last).LastHandshake = b.now
-			if _, err := d.Save(domain.Snapshot{Index: b.Number, Counts: policy.Counts{Peers: many - batchSize, Pending: many - batchSize}}); err != nil {
+			data := fmt.Sprintf(`{"index":{"wireguard":7,"vxlan":8},"static":[],"counts":{"peers":%d,"pending":%[1]d},"written":1}`, many-batchSize)
+			if err := os.WriteFile(filepath.Join(b.dir, "d.json"), []byte(data), 0o644); err != nil {
 				t.Error(err)
 			}
 		}
-		return d, err
+		return devices(w, v)
 	}
 	b.run(Report{Seen: many, Removed: many - 1})
 	if len(b.PeerList) != 1 || b.PeerList[0].Key != last {

@@ -23,34 +23,27 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// RunDir holds a lock and a snapshot for each domain. tmpfiles.d makes it, for
-// the user wgkex to write in.
-const RunDir = "/run/wgkex/domains"
-
 // Domain is a domain whose lock is held and whose interfaces are open.
 type Domain struct {
 	config.Domain
 	kernel.Devices
-	dir  string
+	Host
 	lock *os.File
 }
 
-// Opener opens the interfaces of a domain; it is kernel.Open but in tests.
-type Opener func(wireguard, vxlan string) (kernel.Devices, error)
-
-// Open takes the domain's lock in dir, usually RunDir, waiting for it as long
-// as it takes, and opens the interfaces. Close gives both back.
-func Open(c config.Domain, dir string, open Opener) (*Domain, error) {
-	lock, err := takeLock(filepath.Join(dir, c.Name+".lock"))
+// Open takes the domain's lock, waiting for it as long as it takes, and opens
+// the interfaces. Close gives both back.
+func (h Host) Open(c config.Domain) (*Domain, error) {
+	lock, err := takeLock(filepath.Join(h.Dir, c.Name+".lock"))
 	if err != nil {
 		return nil, fmt.Errorf("locking domain %s: %w", c.Name, err)
 	}
-	devices, err := open(c.WireGuard, c.VXLAN)
+	devices, err := h.Devices(c.WireGuard, c.VXLAN)
 	if err != nil {
 		_ = lock.Close() // nothing was written to it
 		return nil, err
 	}
-	return &Domain{Domain: c, Devices: devices, dir: dir, lock: lock}, nil
+	return &Domain{Domain: c, Devices: devices, Host: h, lock: lock}, nil
 }
 
 // Close closes the interfaces and gives the lock back.
@@ -88,6 +81,8 @@ type Snapshot struct {
 	Index  kernel.Index  `json:"index"`
 	Static []StaticPeer  `json:"static"`
 	Counts policy.Counts `json:"counts"`
+	// Read is when the peers were last read.
+	Read time.Time `json:"read"`
 	// Written is when it was saved, in nanoseconds, to tell one from another.
 	Written int64 `json:"written"`
 }
@@ -107,7 +102,7 @@ func (s Snapshot) Peers() []policy.Peer {
 	return peers
 }
 
-func (d *Domain) snapshotPath() string { return filepath.Join(d.dir, d.Name+".json") }
+func (d *Domain) snapshotPath() string { return filepath.Join(d.Dir, d.Name+".json") }
 
 // Snapshot reads the last snapshot. It is not ok when there is none that can
 // be read, or when a device was made anew since: then Dump has to tell.
@@ -127,15 +122,54 @@ func (d *Domain) Snapshot() (s Snapshot, ok bool) {
 // after one was removed.
 func (d *Domain) Save(s Snapshot) (Snapshot, error) {
 	s.Written = time.Now().UnixNano()
-	data, err := json.Marshal(s)
+	return s, d.write(d.snapshotPath(), s)
+}
+
+func (d *Domain) write(path string, content any) error {
+	data, err := json.Marshal(content)
 	if err != nil {
-		return s, err
+		return err
 	}
 	// renameio puts the file in place whole or not at all.
-	if err := renameio.WriteFile(d.snapshotPath(), data, 0o644, renameio.IgnoreUmask()); err != nil {
-		return s, fmt.Errorf("writing the snapshot of domain %s: %w", d.Name, err)
+	if err := renameio.WriteFile(path, data, 0o644, renameio.IgnoreUmask()); err != nil {
+		return fmt.Errorf("writing the state of domain %s: %w", d.Name, err)
 	}
-	return s, nil
+	return nil
+}
+
+// pending is since when (CLOCK_BOOTTIME) each pending peer has been seen so.
+type pending map[address.Key]time.Duration
+
+func (d *Domain) pendingPath() string { return filepath.Join(d.Dir, d.Name+".pending.json") }
+
+func (d *Domain) readPending() pending {
+	data, err := os.ReadFile(d.pendingPath())
+	if err != nil {
+		return nil
+	}
+	var since pending
+	if err := json.Unmarshal(data, &since); err != nil {
+		return nil // all of them get their time anew
+	}
+	return since
+}
+
+// Overdue is the managed peer among peers, as Dump returned them, that has been
+// pending longest, if for so long that it may go. Otherwise it is nil.
+func (d *Domain) Overdue(peers []policy.Peer) *policy.Peer {
+	since := d.readPending()
+	now := d.SinceBoot()
+	var overdue *policy.Peer
+	for i, p := range peers {
+		at, seen := since[p.Key]
+		if !seen || !p.Pending() || !p.Managed(d.Addresses) || now-at < policy.PendingFor {
+			continue
+		}
+		if overdue == nil || at < since[overdue.Key] {
+			overdue = &peers[i]
+		}
+	}
+	return overdue
 }
 
 // Dump reads all peers and saves a new Snapshot of them. When the last one was
@@ -156,13 +190,24 @@ func (d *Domain) Dump() ([]policy.Peer, Snapshot, error) {
 	return peers, s, err
 }
 
-// Remember saves a new Snapshot of all peers, on an FDB without damage.
+// Remember saves a new Snapshot of all peers, on an FDB without damage, and
+// since when the pending have been pending.
 func (d *Domain) Remember(peers []policy.Peer) (Snapshot, error) {
-	s := Snapshot{Index: d.Index(), Static: []StaticPeer{}, Counts: policy.Count(peers, d.Addresses)}
+	s := Snapshot{Index: d.Index(), Static: []StaticPeer{}, Counts: policy.Count(peers, d.Addresses), Read: d.Now()}
+	old, since := d.readPending(), pending{}
 	for _, p := range peers {
 		if !p.Managed(d.Addresses) {
 			s.Static = append(s.Static, StaticPeer{Key: p.Key, AllowedIPs: p.AllowedIPs})
+		} else if p.Pending() {
+			at, seen := old[p.Key]
+			if !seen {
+				at = d.SinceBoot()
+			}
+			since[p.Key] = at
 		}
+	}
+	if err := d.write(d.pendingPath(), since); err != nil {
+		return s, err
 	}
 	return d.Save(s)
 }

@@ -19,8 +19,8 @@ import (
 // returns what it did to the peer, or the error that refused or failed it, of
 // which protocol.CodeOf is the code. After an error the kernel holds either
 // the peer with both FDB entries or none of the three.
-func Run(d *domain.Domain, key address.Key, now time.Time) (policy.Action, error) {
-	action, err := run(d, key, now)
+func Run(d *domain.Domain, key address.Key) (policy.Action, error) {
+	action, err := run(d, key)
 	return action, Classify(err)
 }
 
@@ -33,9 +33,9 @@ func Classify(err error) error {
 	return err
 }
 
-func run(d *domain.Domain, key address.Key, now time.Time) (policy.Action, error) {
+func run(d *domain.Domain, key address.Key) (policy.Action, error) {
 	mac, addr := d.Addresses.Of(key)
-	e := policy.Exchange{Key: key, Profile: d.Addresses, MaxPeers: d.MaxPeers, MaxPending: d.MaxPending, Now: now}
+	e := policy.Exchange{Key: key, Profile: d.Addresses, MaxPeers: d.MaxPeers, MaxPending: d.MaxPending, Now: d.Now()}
 	var err error
 	if e.GatewayKey, err = d.PublicKey(); err != nil {
 		return 0, err
@@ -57,9 +57,11 @@ func run(d *domain.Domain, key address.Key, now time.Time) (policy.Action, error
 	if ok && !known {
 		e.Peers, e.Counts = snapshot.Peers(), snapshot.Counts
 		action, err := e.Decide()
-		// Peers may have left or had their first handshake since the snapshot.
-		if protocol.CodeOf(err) != protocol.Busy {
-			return action, apply(d, key, action, snapshot, err)
+		// Peers may have left or had their first handshake since the snapshot,
+		// and one may be overdue. But whoever fills the domain up must not
+		// make every refusal cost a dump.
+		if protocol.CodeOf(err) != protocol.Busy || e.Now.Sub(snapshot.Read).Abs() < fullFor {
+			return action, apply(d, e, action, snapshot, err)
 		}
 	}
 	if e.Peers, snapshot, err = d.Dump(); err != nil {
@@ -73,15 +75,20 @@ func run(d *domain.Domain, key address.Key, now time.Time) (policy.Action, error
 			return 0, err
 		}
 	}
+	e.Overdue = d.Overdue(e.Peers)
 	action, err := e.Decide()
-	return action, apply(d, key, action, snapshot, err)
+	return action, apply(d, e, action, snapshot, err)
 }
 
+// fullFor is how long a domain that was found full is taken to be full.
+const fullFor = 2 * time.Second
+
 // apply does what was decided, or returns why nothing is to be done.
-func apply(d *domain.Domain, key address.Key, action policy.Action, snapshot domain.Snapshot, refused error) error {
+func apply(d *domain.Domain, e policy.Exchange, action policy.Action, snapshot domain.Snapshot, refused error) error {
 	if refused != nil {
 		return refused
 	}
+	key := e.Key
 	_, addr := d.Addresses.Of(key)
 	var change error
 	switch action {
@@ -100,6 +107,13 @@ func apply(d *domain.Domain, key address.Key, action policy.Action, snapshot dom
 			return err
 		}
 		change = d.ResetPeer(key, addr)
+	case policy.Replace:
+		// The counts stay as they are.
+		gone := e.Overdue.Key
+		if err := errors.Join(d.RemovePeers([]address.Key{gone}), d.RemoveEntries(gone)); err != nil {
+			return err
+		}
+		change = d.AddPeer(key, addr)
 	}
 	if change == nil {
 		change = d.SetEntries(key)

@@ -28,26 +28,36 @@ func key(n byte) address.Key { return address.Key{31: n} }
 type bench struct {
 	*kerneltest.Devices
 	t      *testing.T
-	dir    string
+	now    time.Time
+	host   domain.Host
 	config config.Domain
 }
 
 func newBench(t *testing.T) *bench {
-	return &bench{
+	b := &bench{
 		Devices: &kerneltest.Devices{Number: kernel.Index{WireGuard: 7, VXLAN: 8}, Key: key(99)},
 		t:       t,
-		dir:     t.TempDir(),
 		config:  config.Domain{Name: "d", WireGuard: "w", VXLAN: "v", MaxPeers: 10, MaxPending: 5},
 	}
+	b.host = domain.Host{
+		Dir:       t.TempDir(),
+		Devices:   func(string, string) (kernel.Devices, error) { return b.Devices, nil },
+		Now:       func() time.Time { return b.now },
+		SinceBoot: func() time.Duration { return b.now.Sub(now) + time.Hour },
+	}
+	b.now = now
+	return b
 }
 
 func (b *bench) runOn(devices kernel.Devices, k address.Key) (policy.Action, error) {
 	b.t.Helper()
-	d, err := domain.Open(b.config, b.dir, func(string, string) (kernel.Devices, error) { return devices, nil })
+	host := b.host
+	host.Devices = func(string, string) (kernel.Devices, error) { return devices, nil }
+	d, err := host.Open(b.config)
 	if err != nil {
 		b.t.Fatal(err)
 	}
-	action, err := Run(d, k, now)
+	action, err := Run(d, k)
 	if err := d.Close(); err != nil {
 		b.t.Error(err)
 	}
@@ -203,15 +213,23 @@ func TestLimits(t *testing.T) {
 		b.accept(key(1+n), policy.Add)
 	}
 	b.refuse(key(10), protocol.Busy)
+	dumps := b.Dumps
+	b.refuse(key(10), protocol.Busy)
+	if b.Dumps != dumps {
+		t.Error("being full cost a dump each time")
+	}
 	b.handshake(key(1), time.Minute) // which the snapshot does not know
+	b.now = b.now.Add(fullFor)
 	b.accept(key(10), policy.Add)
 	b.refuse(key(11), protocol.Busy)
 	for i := range b.PeerList {
-		b.PeerList[i].LastHandshake = now
+		b.PeerList[i].LastHandshake = b.now
 	}
+	b.now = b.now.Add(fullFor)
 	for n := range byte(4) {
 		b.accept(key(20+n), policy.Add)
 	}
+	b.now = b.now.Add(fullFor)
 	b.refuse(key(30), protocol.Busy)
 	if len(b.PeerList) != 10 {
 		t.Errorf("%d peers, want max_peers", len(b.PeerList))
@@ -219,6 +237,32 @@ func TestLimits(t *testing.T) {
 	// A known router comes back whatever the limits.
 	b.accept(key(1), policy.Keep)
 	b.accept(key(20), policy.Reset)
+}
+
+// A full domain makes room at the expense of whoever has been pending longest
+// and has had its time.
+func TestOverdueMakesRoom(t *testing.T) {
+	b := newBench(t)
+	for n := range byte(4) {
+		b.accept(key(1+n), policy.Add)
+	}
+	b.accept(key(4), policy.Reset) // and now they are known to be pending
+	b.now = b.now.Add(time.Minute)
+	b.accept(key(5), policy.Add)
+	b.now = b.now.Add(policy.PendingFor - time.Minute - 1)
+	b.refuse(key(10), protocol.Busy)
+	b.PeerList[1].LastHandshake = b.now // live: it stays, whatever comes
+	b.now = b.now.Add(fullFor)
+	b.accept(key(6), policy.Add) // key(2) is pending no more
+	b.now = b.now.Add(fullFor + 1)
+	b.accept(key(10), policy.Replace)
+	b.wantRouter(key(1), false)
+	b.now = b.now.Add(fullFor)
+	b.accept(key(11), policy.Replace)
+	b.wantRouter(key(3), false)
+	for _, k := range []address.Key{key(2), key(4), key(5), key(6), key(10), key(11)} {
+		b.wantRouter(k, true)
+	}
 }
 
 func TestSnapshotThatLies(t *testing.T) {
@@ -232,7 +276,7 @@ func TestSnapshotThatLies(t *testing.T) {
 	} {
 		b := newBench(t)
 		b.static(key(50), "fd00::/64")
-		if err := os.WriteFile(filepath.Join(b.dir, "d.json"), []byte(text), 0o644); err != nil {
+		if err := os.WriteFile(filepath.Join(b.host.Dir, "d.json"), []byte(text), 0o644); err != nil {
 			t.Fatal(err)
 		}
 		b.refuse(key(50), protocol.ProhibitedKey)
@@ -356,8 +400,8 @@ func mustAction(b *bench, k address.Key) policy.Action {
 
 func TestUnreadableRunDir(t *testing.T) {
 	b := newBench(t)
-	b.dir = filepath.Join(b.dir, "none")
-	if _, err := domain.Open(b.config, b.dir, func(string, string) (kernel.Devices, error) { return b.Devices, nil }); !os.IsNotExist(errors.Unwrap(err)) {
+	b.host.Dir = filepath.Join(b.host.Dir, "none")
+	if _, err := b.host.Open(b.config); !os.IsNotExist(errors.Unwrap(err)) {
 		t.Errorf("got %v", err)
 	}
 }

@@ -16,6 +16,10 @@ import (
 // key is never used again.
 const LiveFor = 180 * time.Second
 
+// PendingFor is how long a router has to connect after its exchange, before
+// its peer may go.
+const PendingFor = 15 * time.Minute
+
 // Peer is a peer of a WireGuard interface.
 type Peer struct {
 	Key        address.Key
@@ -129,6 +133,9 @@ type Exchange struct {
 	// address, all managed ones too.
 	Peers  []Peer
 	Counts Counts
+	// Overdue is the managed peer that has been pending longest, if that is
+	// PendingFor or more.
+	Overdue *Peer
 	// MaxPeers and MaxPending limit the Counts.
 	MaxPeers, MaxPending int
 	Now                  time.Time
@@ -147,10 +154,14 @@ const (
 	// of its last handshake: WireGuard drops initiations that are older, as a
 	// router's are after its clock went back (white paper, section 5.1).
 	Reset
+	// Replace removes the Overdue peer and adds this one in its place.
+	Replace
 )
 
 // String says what was done to the peer.
-func (a Action) String() string { return [...]string{Keep: "kept", Add: "added", Reset: "reset"}[a] }
+func (a Action) String() string {
+	return [...]string{Keep: "kept", Add: "added", Reset: "reset", Replace: "added in place of another"}[a]
+}
 
 // Decide says what to do, or why not, as a *protocol.Refusal.
 func (e Exchange) Decide() (Action, error) {
@@ -180,10 +191,14 @@ func (e Exchange) Decide() (Action, error) {
 		return Keep, nil
 	case known != nil:
 		return Reset, nil
+	case e.Counts.Peers < e.MaxPeers && e.Counts.Pending < e.MaxPending:
+		return Add, nil
+	// One in place of another keeps the counts as they are, but not when the
+	// limits were lowered below them.
+	case e.Overdue != nil && e.Counts.Peers <= e.MaxPeers && e.Counts.Pending <= e.MaxPending:
+		return Replace, nil
 	case e.Counts.Peers >= e.MaxPeers:
 		return 0, protocol.Refuse(protocol.Busy, "the domain has its %d peers (max_peers)", e.MaxPeers)
-	case e.Counts.Pending >= e.MaxPending:
-		return 0, protocol.Refuse(protocol.Busy, "the domain has its %d peers without a handshake (max_pending)", e.MaxPending)
 	}
-	return Add, nil
+	return 0, protocol.Refuse(protocol.Busy, "the domain has its %d peers without a handshake (max_pending)", e.MaxPending)
 }

@@ -145,11 +145,15 @@ func TestDecide(t *testing.T) {
 		"known and another's address": {func(e *Exchange) {
 			e.Peers = []Peer{managed(profile, key(1), 0), static(key(2), on(128))}
 		}, 0, protocol.AddressConflict},
-		"the last place":    {func(e *Exchange) { e.Counts = Counts{9, 4} }, Add, protocol.OK},
-		"no place":          {func(e *Exchange) { e.Counts = Counts{10, 0} }, 0, protocol.Busy},
-		"no pending place":  {func(e *Exchange) { e.Counts = Counts{5, 5} }, 0, protocol.Busy},
-		"lowered limits":    {func(e *Exchange) { e.Counts = Counts{11, 11} }, 0, protocol.Busy},
-		"full, known, live": {func(e *Exchange) { e.Counts, e.Peers = Counts{10, 5}, []Peer{managed(profile, key(1), 0)} }, Keep, protocol.OK},
+		"the last place":                {func(e *Exchange) { e.Counts = Counts{9, 4} }, Add, protocol.OK},
+		"no place":                      {func(e *Exchange) { e.Counts = Counts{10, 0} }, 0, protocol.Busy},
+		"no pending place":              {func(e *Exchange) { e.Counts = Counts{5, 5} }, 0, protocol.Busy},
+		"no place, one overdue":         {func(e *Exchange) { e.Counts, e.Overdue = Counts{10, 1}, &Peer{} }, Replace, protocol.OK},
+		"no pending place, one overdue": {func(e *Exchange) { e.Counts, e.Overdue = Counts{5, 5}, &Peer{} }, Replace, protocol.OK},
+		"a place, one overdue":          {func(e *Exchange) { e.Counts, e.Overdue = Counts{4, 4}, &Peer{} }, Add, protocol.OK},
+		"lowered limits, one overdue":   {func(e *Exchange) { e.Counts, e.Overdue = Counts{11, 5}, &Peer{} }, 0, protocol.Busy},
+		"lowered limits":                {func(e *Exchange) { e.Counts = Counts{11, 11} }, 0, protocol.Busy},
+		"full, known, live":             {func(e *Exchange) { e.Counts, e.Peers = Counts{10, 5}, []Peer{managed(profile, key(1), 0)} }, Keep, protocol.OK},
 		"full, known, silent": {func(e *Exchange) {
 			e.Counts, e.Peers = Counts{10, 5}, []Peer{managed(profile, key(1), time.Hour)}
 		}, Keep, protocol.OK},

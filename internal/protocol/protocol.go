@@ -37,6 +37,9 @@ const (
 	Internal        Code = "INTERNAL"
 )
 
+// Codes is all of them. Counters go by their order: new ones come at the end.
+var Codes = []Code{OK, NoDomain, InvalidDomain, NoKey, InvalidKey, ProhibitedKey, AddressConflict, Busy, Internal}
+
 // Refusal is the error that ends an exchange: Code goes to the client, Reason
 // to the log alone. A Reason never holds bytes that the client sent.
 type Refusal struct {

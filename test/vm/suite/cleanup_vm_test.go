@@ -118,8 +118,8 @@ func handshake(t *testing.T, name string, domainNumber int) {
 }
 
 type status struct {
-	Domain  string `json:"domain"`
-	Managed struct{ Peers, Pending int }
+	Domain  string         `json:"domain"`
+	Results map[string]int `json:"results"`
 	Peers   []struct {
 		Key           string     `json:"public_key"`
 		Address       string     `json:"address"`
@@ -130,15 +130,17 @@ type status struct {
 
 func readStatus(t *testing.T, domain string) (s status, states map[string]string) {
 	t.Helper()
-	var all []status
-	if err := json.Unmarshal([]byte(sh(t, "wgkex status %s --json", domain)), &all); err != nil || len(all) != 1 {
+	var all struct {
+		Domains []status `json:"domains"`
+	}
+	if err := json.Unmarshal([]byte(sh(t, "wgkex status %s --json", domain)), &all); err != nil || len(all.Domains) != 1 {
 		t.Fatalf("status --json: %v, %v", all, err)
 	}
 	states = map[string]string{}
-	for _, p := range all[0].Peers {
+	for _, p := range all.Domains[0].Peers {
 		states[p.Key] = p.State
 	}
-	return all[0], states
+	return all.Domains[0], states
 }
 
 func TestCleanup(t *testing.T) {
