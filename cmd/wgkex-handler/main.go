@@ -82,39 +82,42 @@ func serve(conn *net.TCPConn) {
 	var r request
 	r.err = r.handle(conn)
 	code := protocol.CodeOf(r.err)
-	if err := r.account(addrPort(conn.RemoteAddr()), code); err != nil {
-		logging.Log(journal.PriErr, fmt.Sprintf("counting: %v", err))
+	remote := addrPort(conn.RemoteAddr())
+	allowed, err := count(r.domain.Name, code)
+	if err != nil {
+		logging.Log(journal.PriErr, fmt.Sprintf("counting the exchange: %v", err))
+	}
+	if allowed {
+		r.log(remote, code)
 	}
 	// A client that is gone has no use for an answer.
 	_ = protocol.Finish(conn, code, r.config.ReplyOK)
 	_ = conn.Close()
 }
 
-// account counts the outcome for the domain, or for none as long as the client
-// had not named one, and logs it unless too many have been.
-func (r *request) account(remote netip.AddrPort, code protocol.Code) error {
+// count counts the outcome for the domain, or for none as long as the client
+// had not named one, and reports whether it may be logged. What cannot be
+// counted may.
+func count(domainName string, code protocol.Code) (logged bool, err error) {
 	all, err := counters.Open(counters.Path(domain.System.Dir, ""))
 	if err != nil {
-		return err
-	}
-	if r.domain.Name == "" {
-		all.Count(code)
-	} else {
-		own, err := counters.Open(counters.Path(domain.System.Dir, r.domain.Name))
-		if err != nil {
-			return err
-		}
-		own.Count(code)
+		return true, err
 	}
 	allowed, leftOut := all.AllowLog(time.Now())
 	if leftOut > 0 {
 		logging.Log(journal.PriNotice, fmt.Sprintf("%d log entries about exchanges were left out, there were too many", leftOut),
 			logging.Field{Name: "LEFT_OUT", Value: strconv.FormatUint(leftOut, 10)})
 	}
-	if allowed {
-		r.log(remote, code)
+	if domainName == "" {
+		all.Count(code)
+		return allowed, nil
 	}
-	return nil
+	own, err := counters.Open(counters.Path(domain.System.Dir, domainName))
+	if err != nil {
+		return allowed, err
+	}
+	own.Count(code)
+	return allowed, nil
 }
 
 func (r *request) handle(conn *net.TCPConn) error {

@@ -53,9 +53,13 @@ func Open(path string) (*Counters, error) {
 		return nil, err
 	}
 	defer f.Close()
-	// A shorter file would end the process with SIGBUS.
-	if err := f.Truncate(int64(size)); err != nil {
+	// Memory without room for it in the file would end the process with SIGBUS.
+	if info, err := f.Stat(); err != nil {
 		return nil, err
+	} else if info.Size() < int64(size) {
+		if err := unix.Fallocate(int(f.Fd()), 0, 0, int64(size)); err != nil {
+			return nil, fmt.Errorf("making room in %s: %w", path, err)
+		}
 	}
 	memory, err := unix.Mmap(int(f.Fd()), 0, size, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
 	if err != nil {

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
+	"strings"
 
 	"wgkex/internal/config"
 )
@@ -16,6 +17,9 @@ import (
 const (
 	// Target pulls in all that the configuration asks for.
 	Target = "wgkex.target"
+	// Firewall bounds what one source may ask of the ports. It runs only where
+	// the admin enables it.
+	Firewall = "wgkex-firewall.service"
 	// DropIn is the name of the generated file in UNIT.d.
 	DropIn = "50-wgkex-generator.conf"
 )
@@ -61,6 +65,22 @@ Environment=WGKEX_PORT=%[2]d
 `, config.Dir, s.Port)
 }
 
+// firewallDropIn tells the firewall the ports, and has it in place before they
+// are open.
+func firewallDropIn(sockets []Socket) string {
+	var names, ports []string
+	for _, s := range sockets {
+		names = append(names, s.Unit)
+		ports = append(ports, strconv.Itoa(int(s.Port)))
+	}
+	return fmt.Sprintf(`# Made by wgkex-generator from the configuration in %s.
+[Unit]
+Before=%s
+[Service]
+Environment="WGKEX_PORTS={ %s }"
+`, config.Dir, strings.Join(names, " "), strings.Join(ports, ", "))
+}
+
 // In reports whether the port is among the addresses that systemd gives for a
 // socket, such as "[::]:10012".
 func (s Socket) In(listen []string) bool {
@@ -73,7 +93,8 @@ func (s Socket) In(listen []string) bool {
 // Write writes drop-ins and the target's wants into the directory dir of
 // systemd.generator(7).
 func Write(c config.Config, dir string) error {
-	for _, s := range Sockets(c) {
+	sockets := Sockets(c)
+	for _, s := range sockets {
 		if err := writeFile(filepath.Join(dir, s.Unit+".d", DropIn), s.dropIn()); err != nil {
 			return err
 		}
@@ -82,6 +103,11 @@ func Write(c config.Config, dir string) error {
 			template = "wgkex@.socket"
 		}
 		if err := want(dir, s.Unit, template); err != nil {
+			return err
+		}
+	}
+	if len(sockets) > 0 {
+		if err := writeFile(filepath.Join(dir, Firewall+".d", DropIn), firewallDropIn(sockets)); err != nil {
 			return err
 		}
 	}

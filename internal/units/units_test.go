@@ -38,6 +38,7 @@ func TestWrite(t *testing.T) {
 	want := map[string]string{
 		"wgkex.socket.d/" + DropIn:                          "[Socket]\nListenStream=\nListenStream=10012\nEnvironment=WGKEX_PORT=10012\n",
 		"wgkex@ffww-01.de.socket.d/" + DropIn:               "[Socket]\nListenStream=\nListenStream=10013\nEnvironment=WGKEX_PORT=10013\n",
+		"wgkex-firewall.service.d/" + DropIn:                "[Unit]\nBefore=wgkex.socket wgkex@ffww-01.de.socket\n[Service]\nEnvironment=\"WGKEX_PORTS={ 10012, 10013 }\"\n",
 		"wgkex.target.wants/wgkex-cleanup@ffww02.timer":     "/usr/lib/systemd/system/wgkex-cleanup@.timer",
 		"wgkex.target.wants/wgkex-cleanup@ffww-01.de.timer": "/usr/lib/systemd/system/wgkex-cleanup@.timer",
 		"wgkex.target.wants/wgkex.socket":                   "/usr/lib/systemd/system/wgkex.socket",

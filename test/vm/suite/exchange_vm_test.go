@@ -57,6 +57,10 @@ func TestTunnel(t *testing.T) {
 		if after := sh(t, "wg show wg-%s latest-handshakes | grep -F '%s'", r.domain, key); after != before && strings.HasSuffix(after, "\t0") {
 			t.Errorf("%s: the exchange reset a live tunnel: %q, then %q", r.name, before, after)
 		}
+		// Nor by the same key in another domain.
+		for other := range profiles {
+			accept(t, sharedPort, other, key)
+		}
 		sh(t, "%s ping -6 -c 1 -W 10 fd00:%d::1", inRouter, r.vni)
 	}
 }

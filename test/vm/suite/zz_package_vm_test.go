@@ -29,6 +29,18 @@ func TestWithoutTools(t *testing.T) {
 	wantRouter(t, "ffww01", other)
 }
 
+// Without the WireGuard module there are no interfaces to serve.
+func TestModuleAbsent(t *testing.T) {
+	sh(t, `ip -o link show type vxlan | sed 's/^[0-9]*: \([^:@]*\).*/\1/' | xargs -n 1 -r ip link del
+		ip -o link show type wireguard | sed 's/^[0-9]*: \([^:@]*\).*/\1/' | xargs -n 1 -r ip link del; modprobe -r wireguard`)
+	log := entries(t, "wgkex-handler", func() { refuse(t, port1, "ffww01\n"+newKey(t).String()+"\n", "BUSY") })
+	if len(log) != 1 || !strings.Contains(log[0]["MESSAGE"], "interface wg-ffww01: no such interface") {
+		t.Errorf("the log says %v", log)
+	}
+	sh(t, "for domain in 'ffww01 1 rfc4291' 'ffww02 2 ffmuc'; do ./suite-files/gateway $domain; done")
+	accept(t, port1, "ffww01", newKey(t))
+}
+
 func TestPackage(t *testing.T) {
 	const deb = "/root/wgkex.deb"
 	if _, err := os.Stat(deb); err != nil {

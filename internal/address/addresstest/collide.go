@@ -1,0 +1,28 @@
+// Package addresstest finds what tests about addresses need.
+package addresstest
+
+import (
+	"encoding/binary"
+	"math/rand/v2"
+
+	"wgkex/internal/address"
+)
+
+// Collide returns two valid keys with the same MAC and hence the same address,
+// found as anybody can find them: among 2^20 random keys any two have the same
+// 40 bits more likely than not.
+func Collide(seed uint64) (a, b address.Key) {
+	random := rand.New(rand.NewPCG(seed, 0))
+	seen := make(map[address.MAC]address.Key, 1<<20)
+	for {
+		var key address.Key
+		for i := 0; i < len(key); i += 8 {
+			binary.LittleEndian.PutUint64(key[i:], random.Uint64())
+		}
+		mac := key.MAC()
+		if other, found := seen[mac]; found {
+			return other, key
+		}
+		seen[mac] = key
+	}
+}

@@ -1,0 +1,228 @@
+//go:build vm
+
+package suite
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"wgkex/internal/address"
+	"wgkex/internal/address/addresstest"
+	"wgkex/internal/config"
+	"wgkex/internal/domain"
+	"wgkex/internal/exchange"
+	"wgkex/internal/kernel"
+	"wgkex/internal/kernel/kerneltest"
+)
+
+// Two keys with one address, as an attacker finds them: the first has it.
+func TestCollision(t *testing.T) {
+	a, b := addresstest.Collide(uint64(time.Now().UnixNano()))
+	for _, domain := range []string{"ffww01", "ffww02"} {
+		accept(t, sharedPort, domain, a)
+		before := state(t)
+		refuse(t, sharedPort, domain+"\n"+b.String()+"\n", "ADDRESS_CONFLICT")
+		if after := state(t); after != before {
+			t.Errorf("the kernel changed from\n%s\nto\n%s", before, after)
+		}
+		wantRouter(t, domain, a)
+		if s, _ := readStatus(t, domain); s.Results["ADDRESS_CONFLICT"] == 0 {
+			t.Errorf("%s: the refusal was not counted: %v", domain, s.Results)
+		}
+	}
+}
+
+// The limits hold while many ask at once, and a peer that has had its time
+// makes room.
+func TestLimitsUnderAttack(t *testing.T) {
+	const name = "ffww09"
+	cleanupDomain(t, name, 9)
+	writeConf(t, "limits.toml", "[domains.ffww09]\nmax_peers = 8\nmax_pending = 5\n")
+	keys := make([]address.Key, 40)
+	var mutex sync.Mutex
+	answers := map[string]int{}
+	var wg sync.WaitGroup
+	for i := range keys {
+		keys[i] = newKey(t)
+		wg.Go(func() {
+			got := send(t, sharedPort, name+"\n"+keys[i].String()+"\n")
+			mutex.Lock()
+			defer mutex.Unlock()
+			answers[got]++
+		})
+	}
+	wg.Wait()
+	if answers[""] != 5 || answers["ERR: BUSY\n"] != 35 {
+		t.Errorf("answers: %v, want 5 accepted and 35 BUSY", answers)
+	}
+	peers := consistent(t, name)
+	if len(peers) != 5 {
+		t.Fatalf("%d peers, want max_pending", len(peers))
+	}
+	s, _ := readStatus(t, name)
+	if s.Results["OK"] != 5 || s.Results["BUSY"] != 35 {
+		t.Errorf("counted %v", s.Results)
+	}
+	// Nobody waits a quarter of an hour here: the oldest is said to have.
+	data, err := json.Marshal(map[string]int64{peers[0].String(): -int64(time.Hour)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile("/run/wgkex/domains/ffww09.pending.json", data, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	time.Sleep(3 * time.Second) // for that long the domain is taken to be full
+	newcomer := newKey(t)
+	accept(t, sharedPort, name, newcomer)
+	after := consistent(t, name)
+	if len(after) != 5 || after[4] != newcomer || after[0] != peers[1] {
+		t.Errorf("peers %v, then %v: want the first to have made room for %s", peers, after, newcomer)
+	}
+}
+
+// Every step of an exchange fails on the real kernel, before or after it took
+// effect: never half a router.
+func TestEveryStepFails(t *testing.T) {
+	const name = "ffww10"
+	cleanupDomain(t, name, 10)
+	c := config.Domain{Name: name, WireGuard: "wg-" + name, VXLAN: "vx-" + name, MaxPeers: 1000, MaxPending: 1000}
+	var faulty *kerneltest.Faulty
+	var fault func(n int, method string) (error, bool)
+	host := domain.System
+	host.Dir = t.TempDir()
+	host.Devices = func(wireguard, vxlan string) (kernel.Devices, error) {
+		d, err := kernel.Open(wireguard, vxlan)
+		faulty = &kerneltest.Faulty{Devices: d, Fault: fault}
+		return faulty, err
+	}
+	run := func(key address.Key, f func(int, string) (error, bool)) error {
+		fault = f
+		d, err := host.Open(c)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = exchange.Run(d, key)
+		if err := d.Close(); err != nil {
+			t.Error(err)
+		}
+		return err
+	}
+	never := func(int, string) (error, bool) { return nil, false }
+	if err := run(newKey(t), never); err != nil { // the first one takes more steps
+		t.Fatal(err)
+	}
+	for _, known := range []bool{false, true} {
+		key := newKey(t)
+		if known {
+			if err := run(key, never); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := run(key, never); err != nil {
+			t.Fatal(err)
+		}
+		for step := range faulty.Calls {
+			for _, errno := range []syscall.Errno{syscall.ENOBUFS, syscall.EINTR, syscall.EBUSY, syscall.ENODEV} {
+				for _, afterwards := range []bool{false, true} {
+					key := newKey(t)
+					if known {
+						if err := run(key, never); err != nil {
+							t.Fatal(err)
+						}
+					}
+					err := run(key, func(n int, _ string) (error, bool) {
+						if n == step {
+							return errno, afterwards
+						}
+						return nil, false
+					})
+					if err == nil || !errors.Is(err, errno) && !strings.Contains(err.Error(), errno.Error()) {
+						t.Errorf("step %d, %v: %v", step, errno, err)
+					}
+				}
+			}
+		}
+		consistent(t, name)
+	}
+}
+
+// Interfaces go, come back and are renamed while the sockets run.
+func TestInterfacesComeAndGo(t *testing.T) {
+	const name = "ffww11"
+	cleanupDomain(t, name, 11)
+	accept(t, sharedPort, name, newKey(t))
+	busy := func(what string) {
+		t.Helper()
+		log := entries(t, "wgkex-handler", func() { refuse(t, sharedPort, name+"\n"+newKey(t).String()+"\n", "BUSY") })
+		if len(log) != 1 || !strings.Contains(log[0]["MESSAGE"], what) {
+			t.Errorf("the log does not name %s: %v", what, log)
+		}
+	}
+	rename := "ip link set %s down; ip link set %[1]s name %s; ip link set %[2]s up"
+	sh(t, rename, "vx-"+name, "vx-else")
+	busy("vx-" + name)
+	sh(t, rename, "vx-else", "vx-"+name)
+	accept(t, sharedPort, name, newKey(t))
+	consistent(t, name)
+	sh(t, "ip link del vx-%s; ip link del wg-%[1]s", name)
+	busy("wg-" + name)
+	sh(t, "./suite-files/gateway %s 11 rfc4291", name)
+	key := newKey(t)
+	accept(t, sharedPort, name, key)
+	if got := consistent(t, name); len(got) != 1 || got[0] != key {
+		t.Errorf("peers on the new interfaces: %v", got)
+	}
+}
+
+// Nothing can be written: a clear error, and no router at all.
+func TestNoSpace(t *testing.T) {
+	before := state(t)
+	sh(t, "mount -t tmpfs -o size=4k,uid=wgkex,gid=wgkex tmpfs /run/wgkex/domains; head -c 9000 /dev/zero > /run/wgkex/domains/zeros || true")
+	log := entries(t, "wgkex-handler", func() { refuse(t, port1, "ffww01\n"+newKey(t).String()+"\n", "INTERNAL") })
+	sh(t, "umount /run/wgkex/domains")
+	if text := fmt.Sprint(log); !strings.Contains(text, "no space left on device") {
+		t.Errorf("the log does not say why: %s", text)
+	}
+	if after := state(t); after != before {
+		t.Errorf("the kernel changed from\n%s\nto\n%s", before, after)
+	}
+	accept(t, port1, "ffww01", newKey(t))
+}
+
+// More entries than the log is to have are left out, and counted.
+func TestLogIsBounded(t *testing.T) {
+	path := "/run/wgkex/domains/.counters"
+	sh(t, "cp %s counters.copy", path)
+	// As if this window had had more than its entries, and left out 1000.
+	data := make([]byte, 19*8)
+	window := uint64(time.Now().Unix()/10 + 1)
+	for i, v := range map[int]uint64{16: window, 17: 1 << 30, 18: 1000} {
+		for n := range 8 {
+			data[8*i+n] = byte(v >> (8 * n))
+		}
+	}
+	for time.Now().Unix()/10 < int64(window) {
+		time.Sleep(100 * time.Millisecond)
+	}
+	if err := os.WriteFile(path, data, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	log := entries(t, "wgkex-handler", func() {
+		accept(t, port1, "ffww01", newKey(t))
+		for time.Now().Unix()/10 <= int64(window) {
+			time.Sleep(100 * time.Millisecond)
+		}
+		accept(t, port1, "ffww01", newKey(t))
+	})
+	if len(log) != 2 || log[0]["WGKEX_LEFT_OUT"] != "1001" || log[1]["WGKEX_RESULT"] != "OK" {
+		t.Errorf("the log has %v", log)
+	}
+	sh(t, "cat counters.copy > %s", path)
+}
