@@ -17,7 +17,7 @@ STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
 
 DEPENDENCIES = debhelper dpkg-dev e2fsprogs fakeroot lintian mmdebstrap qemu-system-x86 scdoc shellcheck uidmap
 
-.PHONY: all deb deps run test lint unit fuzz clean FORCE
+.PHONY: all deb deps run test lint unit fuzz bench clean FORCE
 
 all: deb
 
@@ -78,8 +78,9 @@ fuzz:
 	done
 
 # The suites of one release in one VM, e.g. `make vm-bookworm RUN=Refusals`.
-vm-%: $(DEB) build/vm/suite.test build/vm/kernel.test
+vm-%: $(DEB) build/vm/suite.test build/vm/kernel.test build/vm/probe
 	mkdir -p build/vm/$*/suite-files
+	cp build/vm/probe build/vm/$*/suite-files
 	cp test/vm/suite/{gateway,router} build/vm/$*/suite-files
 	printf '%s\n' $(if $(RUN),-test.run '$(RUN)') > build/vm/$*/suite-files/arguments
 	test/vm/run -r $* -f build/vm/$*/suite-files -f build/vm/suite.test -f build/vm/kernel.test -f $(DEB) test/vm/suite/run
@@ -90,7 +91,14 @@ build/vm/suite.test: FORCE
 build/vm/kernel.test: FORCE
 	CGO_ENABLED=0 go test -c -tags vm -trimpath -o $@ ./internal/kernel
 
+build/vm/probe: FORCE
+	CGO_ENABLED=0 go build -trimpath -o $@ ./test/vm/probe
+
 FORCE:
+
+# Measurements, see docs/performance.md.
+bench: $(DEB)
+	bench/run
 
 clean:
 	rm -rf build

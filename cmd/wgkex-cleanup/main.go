@@ -56,12 +56,18 @@ func main() {
 		fmt.Println(version.Version)
 		return
 	}
-	if flag.NArg() != 1 {
+	if flag.NArg() != 1 || o.staleAfter < 0 || o.markAge < 0 {
 		flag.Usage()
 		os.Exit(2)
 	}
 	if err := run(flag.Arg(0), o, os.Stdout); err != nil {
-		logging.Log(journal.PriErr, fmt.Sprintf("cleanup of domain %s: %v", flag.Arg(0), err), logging.Field{Name: "DOMAIN", Value: flag.Arg(0)})
+		message := fmt.Sprintf("cleanup of domain %s: %v", flag.Arg(0), err)
+		if os.Getenv("INVOCATION_ID") == "" { // by hand (systemd.exec(5))
+			fmt.Fprintln(os.Stderr, message)
+		}
+		if !o.dryRun {
+			logging.Log(journal.PriErr, message, logging.Field{Name: "DOMAIN", Value: flag.Arg(0)})
+		}
 		os.Exit(1)
 	}
 }
@@ -126,9 +132,12 @@ func run(name string, o options, out io.Writer) error {
 	if errors.Is(err, fs.ErrPermission) || errors.Is(err, unix.EPERM) {
 		err = fmt.Errorf("%w (it needs root, or the user wgkex with CAP_NET_ADMIN)", err)
 	}
+	if o.dryRun && err != nil {
+		return err
+	}
 	if o.dryRun {
 		fmt.Fprintf(out, "domain %s: %s\n", d.Name, summary(report))
-		return err
+		return nil
 	}
 	count := func(name string, n int) logging.Field { return logging.Field{Name: name, Value: strconv.Itoa(n)} }
 	logging.Log(journal.PriNotice, fmt.Sprintf("cleanup of domain %s: %s", d.Name, summary(report)), inDomain,

@@ -69,6 +69,8 @@ func inherited() (*net.TCPConn, error) {
 // request is one exchange and what becomes of it, for the log.
 type request struct {
 	config config.Config
+	// broken says why config is not what the admin wrote.
+	broken error
 	// domain is zero until one of the configuration is named.
 	domain config.Domain
 	// key is zero until a valid one is read.
@@ -86,6 +88,9 @@ func serve(conn *net.TCPConn) {
 	allowed, err := count(r.domain.Name, code)
 	if err != nil {
 		logging.Log(journal.PriErr, fmt.Sprintf("counting the exchange: %v", err))
+	}
+	if allowed && r.broken != nil {
+		logging.Log(journal.PriWarning, "the configuration is broken, the last valid one goes on to serve: "+r.broken.Error())
 	}
 	if allowed {
 		r.log(remote, code)
@@ -125,10 +130,7 @@ func (r *request) handle(conn *net.TCPConn) error {
 	if !ok {
 		return fmt.Errorf("the configuration is broken: %w", err)
 	}
-	if err != nil {
-		logging.Log(journal.PriWarning, "the configuration is broken, the last valid one goes on to serve: "+err.Error())
-	}
-	r.config = cfg
+	r.config, r.broken = cfg, err
 
 	reader := protocol.NewReader(conn)
 	name, err := reader.Domain()

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"strings"
 
 	"wgkex/internal/config"
@@ -105,11 +106,19 @@ func (c *checker) units(ctx context.Context, cfg config.Config) {
 			c.fail("%s has another port than %d: run systemctl daemon-reload and systemctl restart %s", s.Unit, s.Port, s.Unit)
 		case state != "active":
 			c.fail("%s is %s: run systemctl start %s", s.Unit, state, s.Unit)
+		// After a daemon-reload with another port systemd has the new one in
+		// its properties and none open.
+		case !listening(s.Port):
+			c.fail("%s does not listen on port %d: run systemctl restart %s", s.Unit, s.Port, s.Unit)
 		default:
 			c.ok("%s: active on port %d", s.Unit, s.Port)
 		}
 	}
-	active, err := conn.ListUnitsByPatternsContext(ctx, []string{"active"}, []string{units.SocketName(""), units.SocketName("*")})
+	for _, d := range cfg.Sorted() {
+		wanted[units.TimerName(d.Name)] = true
+	}
+	patterns := []string{units.SocketName(""), units.SocketName("*"), units.TimerName("*")}
+	active, err := conn.ListUnitsByPatternsContext(ctx, []string{"active"}, patterns)
 	if err != nil {
 		c.fail("units: asking systemd: %v", err)
 	}
@@ -142,4 +151,23 @@ func socketState(ctx context.Context, conn *dbus.Conn, unit string) (state strin
 	}
 	state, _ = active.Value.Value().(string)
 	return state, listen, nil
+}
+
+// listening reports whether any socket listens on the TCP port, by the tables
+// in proc_net(5): an address in hexadecimal with the port at its end, and the
+// state, 0A for TCP_LISTEN (include/net/tcp_states.h).
+func listening(port uint16) bool {
+	for _, table := range []string{"/proc/net/tcp", "/proc/net/tcp6"} {
+		data, err := os.ReadFile(table)
+		if err != nil {
+			continue // a kernel without IPv6
+		}
+		for line := range strings.Lines(string(data)) {
+			f := strings.Fields(line)
+			if len(f) > 3 && strings.HasSuffix(f[1], fmt.Sprintf(":%04X", port)) && f[3] == "0A" {
+				return true
+			}
+		}
+	}
+	return false
 }

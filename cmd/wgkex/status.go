@@ -46,16 +46,13 @@ func statusCommand() *cobra.Command {
 			}
 			all := status{Results: map[protocol.Code]uint64{}, Domains: []domainStatus{}}
 			if all.Results, err = counters.Read(counters.Path(domain.System.Dir, "")); err != nil {
-				return err
+				return privileged(err)
 			}
 			var errs []error
 			for _, d := range domains {
 				s, err := readStatus(d)
-				if errors.Is(err, unix.EPERM) || errors.Is(err, unix.EACCES) {
-					return errors.New("reading peers needs root or CAP_NET_ADMIN")
-				}
 				if err != nil {
-					errs = append(errs, fmt.Errorf("domain %s: %w", d.Name, err))
+					errs = append(errs, fmt.Errorf("domain %s: %w", d.Name, privileged(err)))
 					continue
 				}
 				all.Domains = append(all.Domains, s)
@@ -72,6 +69,14 @@ func statusCommand() *cobra.Command {
 	}
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	return cmd
+}
+
+// privileged says what an error for want of privileges wants.
+func privileged(err error) error {
+	if errors.Is(err, unix.EPERM) || errors.Is(err, unix.EACCES) {
+		return fmt.Errorf("%w (it needs root, or the user wgkex with CAP_NET_ADMIN)", err)
+	}
+	return err
 }
 
 func completeDomains(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {

@@ -61,12 +61,12 @@ type Report struct {
 // could is done, and the next run goes on with the rest.
 func (c Cleanup) Run() (Report, error) {
 	start := c.Host.SinceBoot()
-	r, err := c.run()
+	r, err := c.run(start)
 	r.Duration = c.Host.SinceBoot() - start
 	return r, err
 }
 
-func (c Cleanup) run() (r Report, err error) {
+func (c Cleanup) run(start time.Duration) (r Report, err error) {
 	old, err := readMarks(c.Path, c.BootID)
 	if err != nil {
 		c.Warn(err)
@@ -75,7 +75,7 @@ func (c Cleanup) run() (r Report, err error) {
 	if err != nil {
 		return r, err
 	}
-	marks, due := c.sort(peers, old, &r)
+	marks, due := c.sort(peers, old, start, &r)
 	if c.DryRun {
 		for _, p := range due {
 			c.Removed(p)
@@ -120,7 +120,9 @@ func (c Cleanup) survey(r *Report) (peers []policy.Peer, err error) {
 }
 
 // sort makes the new marks of the old ones, and picks the peers to be removed.
-func (c Cleanup) sort(peers []policy.Peer, old map[address.Key]mark, r *Report) (marks map[address.Key]mark, due []policy.Peer) {
+// Marks are dated to the start of the run and their age is told now, so that
+// runs a MarkAge apart are so however long each takes to read the peers.
+func (c Cleanup) sort(peers []policy.Peer, old map[address.Key]mark, start time.Duration, r *Report) (marks map[address.Key]mark, due []policy.Peer) {
 	now, sinceBoot := c.Host.Now(), c.Host.SinceBoot()
 	marks = map[address.Key]mark{}
 	for _, p := range peers {
@@ -134,7 +136,7 @@ func (c Cleanup) sort(peers []policy.Peer, old map[address.Key]mark, r *Report) 
 		}
 		// A mark from the future is no mark of this clock.
 		if !marked || !m.LastHandshake.Equal(p.LastHandshake) || m.At > sinceBoot {
-			marks[p.Key] = mark{At: sinceBoot, LastHandshake: p.LastHandshake}
+			marks[p.Key] = mark{At: start, LastHandshake: p.LastHandshake}
 			r.Marked++
 			continue
 		}

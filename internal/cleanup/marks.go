@@ -65,8 +65,9 @@ func writeMarks(path, bootID string, marks map[address.Key]mark) error {
 	if err != nil {
 		return err
 	}
-	// renameio puts the file in place whole or not at all.
-	if err := renameio.WriteFile(path, data, 0o600); err != nil {
+	// renameio puts the file in place whole or not at all. The user wgkex must
+	// be able to read what root wrote, in a directory for them alone.
+	if err := renameio.WriteFile(path, data, 0o644, renameio.IgnoreUmask()); err != nil {
 		return fmt.Errorf("writing the marks: %w", err)
 	}
 	return nil

@@ -243,6 +243,7 @@ func (m *merge) domain(name string, ports map[uint16]string, interfaces map[stri
 
 	if !ValidDomainName(name) {
 		m.fail(here, "domain name %q: must be 1 to %d of A-Z a-z 0-9 _ . - and begin with a letter, a digit or _", name, maxDomainName)
+		return Domain{} // the other messages would have to quote it
 	}
 	d := Domain{
 		Name:       name,

@@ -57,7 +57,7 @@ func takeLock(path string) (*os.File, error) {
 	f, err := os.Open(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		if f, err = os.OpenFile(path, os.O_RDONLY|os.O_CREATE, 0o644); err == nil {
-			err = f.Chmod(0o644)
+			_ = f.Chmod(0o644) // whose file it is then is no matter
 		}
 	}
 	if err != nil {
@@ -140,7 +140,7 @@ func (d *Domain) write(path string, content any) error {
 // pending is since when (CLOCK_BOOTTIME) each pending peer has been seen so.
 type pending map[address.Key]time.Duration
 
-func (d *Domain) pendingPath() string { return filepath.Join(d.Dir, d.Name+".pending.json") }
+func (d *Domain) pendingPath() string { return filepath.Join(d.Dir, d.Name+".pending") }
 
 func (d *Domain) readPending() pending {
 	data, err := os.ReadFile(d.pendingPath())

@@ -75,7 +75,7 @@ func TestLimitsUnderAttack(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := os.WriteFile("/run/wgkex/domains/ffww09.pending.json", data, 0o644); err != nil {
+	if err := os.WriteFile("/run/wgkex/domains/ffww09.pending", data, 0o644); err != nil {
 		t.Fatal(err)
 	}
 	time.Sleep(3 * time.Second) // for that long the domain is taken to be full
