@@ -154,6 +154,8 @@ func TestCleanup(t *testing.T) {
 	_, staticAddr := address.RFC4291.Of(staticSilent)
 	sh(t, "wg set wg-%s peer %s allowed-ips %s/128,fd00:77::/64", domain, staticSilent, staticAddr)
 	sh(t, "ip netns del silent; ip netns del static")
+	// Without its uplink it has no handshake before its time, either.
+	sh(t, "ip -n saved link set uplink down")
 	handshakes := time.Now()
 	staticNever := newKey(t)
 	sh(t, "wg set wg-%s peer %s allowed-ips fd00:78::/64", domain, staticNever)
@@ -194,6 +196,7 @@ func TestCleanup(t *testing.T) {
 			t.Errorf("status of %s is %q, want %q", key, states[key.String()], want)
 		}
 	}
+	sh(t, "ip -n saved link set uplink up")
 	handshake(t, "saved", number)
 	time.Sleep(4 * time.Second)
 	dry := sh(t, "/usr/lib/wgkex/wgkex-cleanup --dry-run %s %s", options, domain)
