@@ -24,6 +24,7 @@ func cleanupDomain(t *testing.T, name string, number int) {
 	writeConf(t, name+".toml", fmt.Sprintf("[domains.%s]\nwireguard = 'wg-%[1]s'\nvxlan = 'vx-%[1]s'\n", name))
 	sh(t, "systemctl daemon-reload")
 	t.Cleanup(func() {
+		delete(profiles, name)
 		sh(t, "systemctl stop wgkex-cleanup@%s.timer; ip link del vx-%[1]s; ip link del wg-%[1]s; rm -f /var/lib/wgkex/%[1]s.json", name)
 	})
 }
@@ -332,7 +333,13 @@ func TestCleanupTimer(t *testing.T) {
 		mkdir -p /run/systemd/system/wgkex-cleanup@%[1]s.service.d
 		printf '[Service]\nEnvironment=WGKEX_CLEANUP_OPTIONS=--mark-age=1s\n' > /run/systemd/system/wgkex-cleanup@%[1]s.service.d/test.conf
 		systemctl daemon-reload; systemctl start wgkex-cleanup@%[1]s.timer`, domain)
-	eventually(t, "two runs by the timer", func() bool { return len(consistent(t, domain)) == 0 })
+	eventually(t, "two runs by the timer", func() bool { return sh(t, "wg show wg-%s peers", domain) == "" })
+	sh(t, "systemctl stop wgkex-cleanup@%s.timer", domain)
+	eventually(t, "the end of the last run", func() bool {
+		out, _ := try("systemctl is-active wgkex-cleanup@%s.service", domain)
+		return out == "inactive"
+	})
+	consistent(t, domain)
 }
 
 // Exchange and cleanup against each other end in a consistent state.
