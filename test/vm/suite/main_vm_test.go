@@ -71,6 +71,8 @@ func TestMain(m *testing.M) {
 		"./suite-files/gateway ffww02 2 ffmuc",
 		"ip link add wg-broken type bridge",
 		"ip link add vx-broken type bridge",
+		// No cleanup but where a test asks for it.
+		"mkdir -p /run/systemd/system/wgkex-cleanup@.timer.d; printf '[Timer]\\nOnBootSec=\\nOnUnitActiveSec=\\nOnBootSec=10d\\n' > /run/systemd/system/wgkex-cleanup@.timer.d/never.conf",
 		"systemctl daemon-reload",
 		"systemctl start wgkex.socket",
 		"systemctl start wgkex@ffww01.socket",
