@@ -12,7 +12,7 @@ import (
 
 // registerTimeout is longer than the slowest the gateway may be, which is
 // RuntimeMaxSec= of wgkex@.service.
-const registerTimeout = 40 * time.Second
+const registerTimeout = 70 * time.Second
 
 func registerCommand() *cobra.Command {
 	return &cobra.Command{

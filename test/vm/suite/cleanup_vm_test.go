@@ -165,7 +165,7 @@ func TestCleanup(t *testing.T) {
 	sh(t, "bridge fdb append 00:00:00:00:00:00 dev vx-%s dst %s via wg-%[1]s; bridge fdb replace %[3]s dev vx-%[1]s dst %[2]s via wg-%[1]s", domain, orphanAddr, orphanMAC)
 	// Between these handshakes and those of the live routers both runs must
 	// have their place: the one is stale before, the other fresh after.
-	time.Sleep(time.Until(handshakes.Add(90 * time.Second)))
+	time.Sleep(time.Until(handshakes.Add(75 * time.Second)))
 	live := []address.Key{makeRouter(t, "live1", 13, domain, number), makeRouter(t, "live2", 14, domain, number)}
 	var pings []*exec.Cmd
 	var outputs [2]strings.Builder

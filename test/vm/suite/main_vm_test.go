@@ -121,7 +121,7 @@ func dial(t testing.TB, port int) *net.TCPConn {
 		t.Fatal(err)
 	}
 	// The gateway's own limits are shorter; this is for when it fails.
-	if err := conn.SetDeadline(time.Now().Add(2 * time.Minute)); err != nil {
+	if err := conn.SetDeadline(time.Now().Add(10 * time.Minute)); err != nil {
 		t.Fatal(err)
 	}
 	return conn.(*net.TCPConn)
@@ -230,7 +230,7 @@ func entries(t testing.TB, identifier string, do func()) []map[string]string {
 // time. The limit is only for when it never does.
 func eventually(t testing.TB, what string, done func() bool) {
 	t.Helper()
-	for end := time.Now().Add(2 * time.Minute); !done(); time.Sleep(200 * time.Millisecond) {
+	for end := time.Now().Add(5 * time.Minute); !done(); time.Sleep(200 * time.Millisecond) {
 		if time.Now().After(end) {
 			t.Fatalf("%s: did not happen", what)
 		}
