@@ -15,7 +15,7 @@ SOURCES := $(shell find cmd internal units packaging docs -type f -not -name '*_
 GOFUMPT = mvdan.cc/gofumpt@v0.12.0
 STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
 
-DEPENDENCIES = debhelper dpkg-dev e2fsprogs fakeroot lintian mmdebstrap qemu-system-x86 scdoc shellcheck uidmap
+DEPENDENCIES = debhelper dpkg-dev e2fsprogs fakeroot gcc libc6-dev lintian mmdebstrap qemu-system-x86 scdoc shellcheck uidmap
 
 .PHONY: all deb deps run test lint unit fuzz bench clean FORCE
 
