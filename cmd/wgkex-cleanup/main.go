@@ -2,11 +2,9 @@
 package main
 
 import (
-	"errors"
 	"flag"
 	"fmt"
 	"io"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -21,7 +19,6 @@ import (
 	"wgkex/internal/version"
 
 	"github.com/coreos/go-systemd/v22/journal"
-	"golang.org/x/sys/unix"
 )
 
 const usage = `usage: wgkex-cleanup [OPTION...] DOMAIN
@@ -129,15 +126,12 @@ func run(name string, o options, out io.Writer) error {
 				inDomain, logging.Field{Name: "PUBLIC_KEY", Value: p.Key.String()}, logging.Field{Name: "ADDRESS", Value: addr.String()})
 		},
 	}.Run()
-	if errors.Is(err, fs.ErrPermission) || errors.Is(err, unix.EPERM) {
-		err = fmt.Errorf("%w (it needs root, or the user wgkex with CAP_NET_ADMIN)", err)
-	}
-	if o.dryRun && err != nil {
-		return err
-	}
+	err = domain.Privileged(err)
 	if o.dryRun {
-		fmt.Fprintf(out, "domain %s: %s\n", d.Name, summary(report))
-		return nil
+		if err == nil {
+			fmt.Fprintf(out, "domain %s: %s\n", d.Name, summary(report))
+		}
+		return err
 	}
 	count := func(name string, n int) logging.Field { return logging.Field{Name: name, Value: strconv.Itoa(n)} }
 	logging.Log(journal.PriNotice, fmt.Sprintf("cleanup of domain %s: %s", d.Name, summary(report)), inDomain,

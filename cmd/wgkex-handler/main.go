@@ -89,10 +89,10 @@ func serve(conn *net.TCPConn) {
 	if err != nil {
 		logging.Log(journal.PriErr, fmt.Sprintf("counting the exchange: %v", err))
 	}
-	if allowed && r.broken != nil {
-		logging.Log(journal.PriWarning, "the configuration is broken, the last valid one goes on to serve: "+r.broken.Error())
-	}
 	if allowed {
+		if r.broken != nil {
+			logging.Log(journal.PriWarning, "the configuration is broken, the last valid one goes on to serve: "+r.broken.Error())
+		}
 		r.log(remote, code)
 	}
 	// A client that is gone has no use for an answer.

@@ -18,7 +18,6 @@ import (
 	"wgkex/internal/protocol"
 
 	"github.com/spf13/cobra"
-	"golang.org/x/sys/unix"
 )
 
 func statusCommand() *cobra.Command {
@@ -46,13 +45,13 @@ func statusCommand() *cobra.Command {
 			}
 			all := status{Results: map[protocol.Code]uint64{}, Domains: []domainStatus{}}
 			if all.Results, err = counters.Read(counters.Path(domain.System.Dir, "")); err != nil {
-				return privileged(err)
+				return domain.Privileged(err)
 			}
 			var errs []error
 			for _, d := range domains {
 				s, err := readStatus(d)
 				if err != nil {
-					errs = append(errs, fmt.Errorf("domain %s: %w", d.Name, privileged(err)))
+					errs = append(errs, fmt.Errorf("domain %s: %w", d.Name, domain.Privileged(err)))
 					continue
 				}
 				all.Domains = append(all.Domains, s)
@@ -69,14 +68,6 @@ func statusCommand() *cobra.Command {
 	}
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	return cmd
-}
-
-// privileged says what an error for want of privileges wants.
-func privileged(err error) error {
-	if errors.Is(err, unix.EPERM) || errors.Is(err, unix.EACCES) {
-		return fmt.Errorf("%w (it needs root, or the user wgkex with CAP_NET_ADMIN)", err)
-	}
-	return err
 }
 
 func completeDomains(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {

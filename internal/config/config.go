@@ -15,6 +15,8 @@ import (
 	"time"
 
 	"wgkex/internal/address"
+	"wgkex/internal/policy"
+	"wgkex/internal/protocol"
 
 	"github.com/pelletier/go-toml/v2"
 )
@@ -34,11 +36,9 @@ const (
 	defaultMaxPeers   = 10000
 	defaultMaxPending = 1000
 	defaultStaleAfter = time.Hour
-	// minStaleAfter is WireGuard's REJECT_AFTER_TIME (WireGuard white paper,
-	// section 6.1): a tunnel whose last handshake is younger is in use.
-	minStaleAfter = 180 * time.Second
+	minStaleAfter     = policy.LiveFor // a younger handshake is that of a live tunnel
 
-	maxDomainName    = 64 // a line of the protocol
+	maxDomainName    = protocol.MaxLine
 	maxInterfaceName = 15 // IFNAMSIZ less the NUL
 )
 

@@ -1,6 +1,9 @@
 package domain
 
 import (
+	"errors"
+	"fmt"
+	"io/fs"
 	"time"
 
 	"wgkex/internal/kernel"
@@ -31,4 +34,13 @@ func sinceBoot() time.Duration {
 		panic(err) // every Linux that WireGuard is in has the clock
 	}
 	return time.Duration(ts.Nano())
+}
+
+// Privileged says what an error for want of privileges wants, for whoever runs
+// a command by hand. Other errors stay as they are.
+func Privileged(err error) error {
+	if errors.Is(err, fs.ErrPermission) { // EPERM and EACCES
+		return fmt.Errorf("%w (it needs root, or the user wgkex with CAP_NET_ADMIN)", err)
+	}
+	return err
 }

@@ -75,8 +75,11 @@ func run(d *domain.Domain, key address.Key) (policy.Action, error) {
 			return 0, err
 		}
 	}
-	e.Overdue = d.Overdue(e.Peers)
 	action, err := e.Decide()
+	if protocol.CodeOf(err) == protocol.Busy { // only a full domain asks who is overdue
+		e.Overdue = d.Overdue(e.Peers)
+		action, err = e.Decide()
+	}
 	return action, apply(d, e, action, snapshot, err)
 }
 
