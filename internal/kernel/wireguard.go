@@ -119,21 +119,22 @@ func peerConfig(key address.Key, addr netip.Addr) wgtypes.PeerConfig {
 	}
 }
 
-func (d *devices) configure(doing string, key address.Key, peers ...wgtypes.PeerConfig) error {
+// configure changes peers; doing says which, for an error.
+func (d *devices) configure(doing string, peers ...wgtypes.PeerConfig) error {
 	if err := d.wg.ConfigureDevice(d.wireguardName(), wgtypes.Config{Peers: peers}); err != nil {
-		return fmt.Errorf("%s peer %s on %s: %w", doing, key, d.wireguardName(), classify(err))
+		return fmt.Errorf("%s on %s: %w", doing, d.wireguardName(), classify(err))
 	}
 	return nil
 }
 
 func (d *devices) AddPeer(key address.Key, addr netip.Addr) error {
-	return d.configure("adding", key, peerConfig(key, addr))
+	return d.configure(fmt.Sprintf("adding peer %s", key), peerConfig(key, addr))
 }
 
 func (d *devices) ResetPeer(key address.Key, addr netip.Addr) error {
 	// wgctrl sends up to 32 peers in one message, which the kernel works off
 	// in order.
-	return d.configure("resetting", key, wgtypes.PeerConfig{PublicKey: wgtypes.Key(key), Remove: true}, peerConfig(key, addr))
+	return d.configure(fmt.Sprintf("resetting peer %s", key), wgtypes.PeerConfig{PublicKey: wgtypes.Key(key), Remove: true}, peerConfig(key, addr))
 }
 
 func (d *devices) RemovePeers(keys []address.Key) error {
@@ -144,5 +145,5 @@ func (d *devices) RemovePeers(keys []address.Key) error {
 	for i, key := range keys {
 		peers[i] = wgtypes.PeerConfig{PublicKey: wgtypes.Key(key), Remove: true}
 	}
-	return d.configure(fmt.Sprintf("removing %d peers from", len(keys)), keys[0], peers...)
+	return d.configure(fmt.Sprintf("removing %d peers, the first of them %s,", len(keys), keys[0]), peers...)
 }

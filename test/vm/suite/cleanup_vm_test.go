@@ -84,7 +84,7 @@ func consistent(t *testing.T, domain string) []address.Key {
 			keys = append(keys, key)
 		}
 		for _, m := range []string{"00:00:00:00:00:00", mac.String()} {
-			entry := fmt.Sprintf("%s dst %s via wg-%s self permanent", m, addr, domain)
+			entry := fdbEntry(domain, m, addr)
 			if managed && !entries[entry] {
 				t.Errorf("%s: %q is missing", domain, entry)
 			}
@@ -99,23 +99,17 @@ func consistent(t *testing.T, domain string) []address.Key {
 	return keys
 }
 
-func makeRouter(t *testing.T, name string, number int, domain string, domainNumber int) address.Key {
+// cleanupRouter makes a router of a domain made with cleanupDomain.
+func cleanupRouter(t *testing.T, name string, number int, domain string, domainNumber int) address.Key {
 	t.Helper()
-	out := sh(t, "./suite-files/router %s %d %s 4 %d %d %d rfc4291", name, number, domain, sharedPort, 51820+domainNumber, 100+domainNumber)
-	t.Cleanup(func() { _, _ = try("ip netns del %s", name) })
-	key, err := address.ParseKey(strings.Split(out, "\t")[0])
-	if err != nil {
-		t.Fatalf("%q: %v", out, err)
-	}
-	sh(t, "ip netns exec %s ping -6 -c 1 -W 10 fd00:%d::1", name, 100+domainNumber)
-	return key
+	return makeRouter(t, name, number, domain, 4, sharedPort, 51820+domainNumber, 100+domainNumber)
 }
 
 // handshake makes the router forget its session, so that it begins another.
 func handshake(t *testing.T, name string, domainNumber int) {
 	t.Helper()
-	sh(t, "ip netns exec %s sh -c 'set -- $(wg show wg0 dump | tail -n 1); wg set wg0 peer $1 remove; wg set wg0 peer $1 endpoint $3 allowed-ips $4 persistent-keepalive 5'; ip netns exec %[1]s ping -6 -c 1 -W 10 fd00:%[2]d::1",
-		name, 100+domainNumber)
+	sh(t, "ip netns exec %s sh -c 'set -- $(wg show wg0 dump | tail -n 1); wg set wg0 peer $1 remove; wg set wg0 peer $1 endpoint $3 allowed-ips $4 persistent-keepalive 5'", name)
+	reach(t, name, 100+domainNumber)
 }
 
 type status struct {
@@ -149,9 +143,9 @@ func TestCleanup(t *testing.T) {
 	cleanupDomain(t, domain, number)
 
 	// Made first, so that their handshakes are older than those of the live.
-	silent := makeRouter(t, "silent", 10, domain, number)
-	saved := makeRouter(t, "saved", 11, domain, number)
-	staticSilent := makeRouter(t, "static", 12, domain, number)
+	silent := cleanupRouter(t, "silent", 10, domain, number)
+	saved := cleanupRouter(t, "saved", 11, domain, number)
+	staticSilent := cleanupRouter(t, "static", 12, domain, number)
 	_, staticAddr := address.RFC4291.Of(staticSilent)
 	sh(t, "wg set wg-%s peer %s allowed-ips %s/128,fd00:77::/64", domain, staticSilent, staticAddr)
 	sh(t, "ip netns del silent; ip netns del static")
@@ -166,7 +160,7 @@ func TestCleanup(t *testing.T) {
 	// Between these handshakes and those of the live routers both runs must
 	// have their place: the one is stale before, the other fresh after.
 	time.Sleep(time.Until(handshakes.Add(75 * time.Second)))
-	live := []address.Key{makeRouter(t, "live1", 13, domain, number), makeRouter(t, "live2", 14, domain, number)}
+	live := []address.Key{cleanupRouter(t, "live1", 13, domain, number), cleanupRouter(t, "live2", 14, domain, number)}
 	var pings []*exec.Cmd
 	var outputs [2]strings.Builder
 	for i := range live {

@@ -20,23 +20,15 @@ import (
 // tunnel, and it them.
 func TestTunnel(t *testing.T) {
 	for _, r := range []struct {
-		name, domain, version string
-		number, port, wgport  int
-		vni                   int
-		profile               string
+		name, domain                       string
+		number, version, port, wgport, vni int
 	}{
-		{"r1", "ffww01", "4", 1, port1, 51821, 101, "rfc4291"},
-		{"r2", "ffww01", "6", 2, sharedPort, 51821, 101, "rfc4291"},
-		{"r3", "ffww02", "6", 3, port2, 51822, 102, "ffmuc"},
-		{"r4", "ffww02", "4", 4, sharedPort, 51822, 102, "ffmuc"},
+		{"r1", "ffww01", 1, 4, port1, 51821, 101},
+		{"r2", "ffww01", 2, 6, sharedPort, 51821, 101},
+		{"r3", "ffww02", 3, 6, port2, 51822, 102},
+		{"r4", "ffww02", 4, 4, sharedPort, 51822, 102},
 	} {
-		out := sh(t, "./suite-files/router %s %d %s %s %d %d %d %s", r.name, r.number, r.domain, r.version, r.port, r.wgport, r.vni, r.profile)
-		t.Cleanup(func() { sh(t, "ip netns del %s", r.name) })
-		f := strings.Split(out, "\t")
-		key, err := address.ParseKey(f[0])
-		if err != nil {
-			t.Fatalf("%q: %v", out, err)
-		}
+		key := makeRouter(t, r.name, r.number, r.domain, r.version, r.port, r.wgport, r.vni)
 		wantRouter(t, r.domain, key)
 		inRouter := "ip netns exec " + r.name
 		sh(t, "%s ping -6 -c 3 -i 0.2 -W 10 fd00:%d::1", inRouter, r.vni)

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/netip"
 	"os"
 	"os/exec"
 	"strings"
@@ -167,6 +168,35 @@ func refuse(t testing.TB, port int, request, code string) {
 
 var profiles = map[string]address.Profile{"ffww01": address.RFC4291, "ffww02": address.FFMUC}
 
+// fdbEntry is one of the entries of a managed peer, as bridge shows it.
+func fdbEntry(domain, mac string, addr netip.Addr) string {
+	return fmt.Sprintf("%s dst %s via wg-%s self permanent", mac, addr, domain)
+}
+
+// makeRouter makes a network namespace that exchanges its key and uses the
+// tunnel, see suite-files/router.
+func makeRouter(t *testing.T, name string, number int, domain string, version, port, wgport, vni int) address.Key {
+	t.Helper()
+	out := sh(t, "./suite-files/router %s %d %s %d %d %d %d %s", name, number, domain, version, port, wgport, vni, profiles[domain])
+	t.Cleanup(func() { _, _ = try("ip netns del %s", name) })
+	key, err := address.ParseKey(strings.Split(out, "\t")[0])
+	if err != nil {
+		t.Fatalf("%q: %v", out, err)
+	}
+	reach(t, name, vni)
+	return key
+}
+
+// reach waits until the router reaches the gateway through the tunnel: the
+// first packet of a handshake may be lost while its uplink comes up.
+func reach(t *testing.T, router string, vni int) {
+	t.Helper()
+	eventually(t, router+" reaching the gateway", func() bool {
+		_, err := try("ip netns exec %s ping -6 -c 1 -W 5 fd00:%d::1", router, vni)
+		return err == nil
+	})
+}
+
 // wantRouter checks with wg and bridge that the key has a peer with exactly
 // its address and both FDB entries with via.
 func wantRouter(t testing.TB, domain string, key address.Key) {
@@ -178,7 +208,7 @@ func wantRouter(t testing.TB, domain string, key address.Key) {
 	}
 	fdb := sh(t, "bridge fdb show dev vx-%s", domain)
 	for _, m := range []string{"00:00:00:00:00:00", mac.String()} {
-		entry := fmt.Sprintf("%s dst %s via wg-%s self permanent", m, addr, domain)
+		entry := fdbEntry(domain, m, addr)
 		n := 0
 		for line := range strings.Lines(fdb) {
 			if strings.TrimSpace(line) == entry {
