@@ -1,6 +1,7 @@
-// probe tries what an attacker would who runs code in the handler's place, and
-// writes a line `NAME: OUTCOME` for each attempt to the connection. It is
-// installed as the handler by the sandbox test.
+// probe tries what an attacker would who runs code in the handler's or in
+// cleanup's place, and writes a line `NAME: OUTCOME` for each attempt to the
+// connection, or to the file probe-report among cleanup's marks. It is installed
+// as the one or the other by the sandbox test.
 package main
 
 import (
@@ -17,7 +18,14 @@ import (
 func main() {
 	runtime.LockOSThread() // capabilities and namespaces are a thread's
 	out := os.NewFile(3, "connection")
-	for _, a := range attempts() {
+	state := os.Getenv("STATE_DIRECTORY") // cleanup has one
+	if state != "" {
+		var err error
+		if out, err = os.Create(filepath.Join(state, "probe-report")); err != nil {
+			panic(err)
+		}
+	}
+	for _, a := range attempts(state) {
 		outcome := "SUCCEEDED"
 		if err := a.try(); err != nil {
 			outcome = err.Error()
@@ -32,7 +40,7 @@ type attempt struct {
 	try  func() error
 }
 
-func attempts() []attempt {
+func attempts(state string) []attempt {
 	list := []attempt{
 		// What the handler itself needs, to show that attempts can succeed.
 		{"allowed: write to the lock directory", write("/run/wgkex/domains")},
@@ -91,10 +99,16 @@ func attempts() []attempt {
 		{"set a kernel parameter", write2("/proc/sys/net/ipv6/conf/all/forwarding")},
 		{"write to the kernel log", write2("/dev/kmsg")},
 	}
-	for _, path := range []string{"/etc/shadow", "/root/secret", "/home/other/secret", "/proc/1/environ", "/proc/kcore", "/dev/mem", "/var/lib/wgkex/secret", "/run/other/secret"} {
+	const marks = "/var/lib/wgkex"
+	if state == marks {
+		list = append(list, attempt{"allowed: write the marks", write(marks)})
+	} else {
+		list = append(list, attempt{"write to " + marks, write(marks)}, attempt{"read " + marks + "/secret", read(marks + "/secret")})
+	}
+	for _, path := range []string{"/etc/shadow", "/root/secret", "/home/other/secret", "/proc/1/environ", "/proc/kcore", "/dev/mem", "/run/other/secret"} {
 		list = append(list, attempt{"read " + path, read(path)})
 	}
-	for _, dir := range []string{"/", "/etc", "/etc/wgkex", "/usr/lib/wgkex", "/var/lib/wgkex", "/run", "/run/wgkex", "/run/systemd/system", "/tmp", "/var/tmp", "/dev/shm", "/home", "/root"} {
+	for _, dir := range []string{"/", "/etc", "/etc/wgkex", "/usr/lib/wgkex", "/run", "/run/wgkex", "/run/systemd/system", "/tmp", "/var/tmp", "/dev/shm", "/home", "/root"} {
 		list = append(list, attempt{"write to " + dir, write(dir)})
 	}
 	for _, program := range []string{"/bin/sh", "/usr/bin/wgkex", "/usr/bin/env"} {

@@ -7,29 +7,36 @@ import (
 	"testing"
 )
 
-// With the probe in the handler's place, in the very same unit: what an
-// attacker with code execution there cannot do.
+// With the probe in the place of the handler and of cleanup, in the very same
+// units: what an attacker with code execution there cannot do.
 func TestSandbox(t *testing.T) {
-	const handler = "/usr/lib/wgkex/wgkex-handler"
-	sh(t, `mkdir -p /home/other /run/other; for dir in /root /home/other /var/lib/wgkex /run/other; do mkdir -p $dir; echo x > $dir/secret; chmod 600 $dir/secret; done
-		mv %s %[1]s.real; cp suite-files/probe %[1]s; chmod 755 %[1]s`, handler)
-	report := send(t, port1, "")
-	sh(t, "mv %s.real %[1]s; rm -f /home/other/secret /run/other/secret /var/lib/wgkex/secret /root/secret", handler)
-	lines := strings.Split(strings.TrimSpace(report), "\n")
-	if len(lines) < 60 {
-		t.Errorf("only %d attempts", len(lines))
-	}
-	for _, line := range lines {
-		name, outcome, _ := strings.Cut(line, ": ")
-		if name == "allowed" {
-			_, outcome, _ = strings.Cut(outcome, ": ")
-			if outcome != "SUCCEEDED" {
-				t.Errorf("%s", line)
-			}
-		} else if outcome == "SUCCEEDED" {
-			t.Errorf("an attacker can %s", name)
+	for program, report := range map[string]func() string{
+		"wgkex-handler": func() string { return send(t, port1, "") },
+		"wgkex-cleanup": func() string {
+			sh(t, "systemctl start wgkex-cleanup@ffww01.service")
+			return sh(t, "cat /var/lib/wgkex/probe-report; rm /var/lib/wgkex/probe-report")
+		},
+	} {
+		sh(t, `mkdir -p /home/other /run/other; for dir in /root /home/other /var/lib/wgkex /run/other; do mkdir -p $dir; echo x > $dir/secret; chmod 600 $dir/secret; done
+			cd /usr/lib/wgkex; mv %s real; cp ~/suite-files/probe %[1]s; chmod 755 %[1]s`, program)
+		lines := strings.Split(strings.TrimSpace(report()), "\n")
+		sh(t, "mv /usr/lib/wgkex/real /usr/lib/wgkex/%s; rm -f /home/other/secret /run/other/secret /var/lib/wgkex/secret /root/secret", program)
+		if len(lines) < 60 {
+			t.Errorf("%s: only %d attempts", program, len(lines))
 		}
+		for _, line := range lines {
+			name, outcome, _ := strings.Cut(line, ": ")
+			if name == "allowed" {
+				_, outcome, _ = strings.Cut(outcome, ": ")
+				if outcome != "SUCCEEDED" {
+					t.Errorf("%s: %s", program, line)
+				}
+			} else if outcome == "SUCCEEDED" {
+				t.Errorf("in the place of %s an attacker can %s", program, name)
+			}
+		}
+		t.Logf("%s:\n%s", program, strings.Join(lines, "\n"))
 	}
-	t.Log(report)
 	accept(t, port1, "ffww01", newKey(t))
+	cleanup(t, "ffww01", "")
 }
