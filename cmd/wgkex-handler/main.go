@@ -2,12 +2,14 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"flag"
 	"fmt"
 	"net"
 	"net/netip"
 	"os"
+	"os/signal"
 	"strconv"
 	"time"
 
@@ -23,7 +25,11 @@ import (
 
 	"github.com/coreos/go-systemd/v22/activation"
 	"github.com/coreos/go-systemd/v22/journal"
+	"golang.org/x/sys/unix"
 )
+
+// lockTimeout is how long an exchange waits for others of its domain.
+const lockTimeout = 30 * time.Second
 
 func main() {
 	flag.Usage = func() {
@@ -158,7 +164,13 @@ func (r *request) handle(conn *net.TCPConn) error {
 		return protocol.Refuse(protocol.ProhibitedKey, "the key is listed in prohibited_keys")
 	}
 
-	d, err := domain.System.Open(r.domain)
+	// What is begun from here on is ended: the service manager's SIGTERM, at
+	// RuntimeMaxSec= or at a shutdown, must not come between a peer and its FDB
+	// entries, nor be taken for an acceptance by the client.
+	signal.Ignore(unix.SIGTERM)
+	ctx, cancel := context.WithTimeout(context.Background(), lockTimeout)
+	defer cancel()
+	d, err := domain.System.Open(ctx, r.domain)
 	if err != nil {
 		return exchange.Classify(err)
 	}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 
@@ -70,7 +71,7 @@ func prepare(cfg config.Config, name string) {
 		if name != "" && c.Name != name {
 			continue
 		}
-		d, err := domain.System.Open(c)
+		d, err := domain.System.Open(context.Background(), c)
 		if err == nil {
 			_, _, err = d.Dump()
 			err = errors.Join(err, d.Close())

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -117,7 +118,7 @@ type peerStatus struct {
 }
 
 func readStatus(c config.Domain) (s domainStatus, err error) {
-	d, err := domain.System.Open(c)
+	d, err := domain.System.Open(context.Background(), c)
 	if err != nil {
 		return s, err
 	}

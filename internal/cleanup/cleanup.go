@@ -3,6 +3,7 @@
 package cleanup
 
 import (
+	"context"
 	"errors"
 	"slices"
 	"time"
@@ -98,7 +99,7 @@ func (c Cleanup) run(start time.Duration) (r Report, err error) {
 
 // survey reads the managed peers and mends the FDB.
 func (c Cleanup) survey(r *Report) (peers []policy.Peer, err error) {
-	d, err := c.Host.Open(c.Domain)
+	d, err := c.Host.Open(context.Background(), c.Domain)
 	if err != nil {
 		return nil, err
 	}
@@ -176,7 +177,7 @@ type reading struct {
 // the meantime, or when so much time has passed that many may have had a
 // handshake.
 func (c Cleanup) removeBatch(batch []policy.Peer, known *reading, marks map[address.Key]mark, r *Report) (err error) {
-	d, err := c.Host.Open(c.Domain)
+	d, err := c.Host.Open(context.Background(), c.Domain)
 	if err != nil {
 		return err
 	}

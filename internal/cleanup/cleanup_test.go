@@ -147,7 +147,7 @@ func TestStalePeersGoInTheSecondRun(t *testing.T) {
 	if data, _ := os.ReadFile(b.Path); strings.Contains(string(data), key(2).String()) {
 		t.Errorf("marks of removed peers are left: %s", data)
 	}
-	if d, err := b.Host.Open(b.Domain); err != nil {
+	if d, err := b.Host.Open(t.Context(), b.Domain); err != nil {
 		t.Error(err)
 	} else if s, ok := d.Snapshot(); !ok || s.Counts != (policy.Counts{Peers: 1}) || len(s.Static) != 2 {
 		t.Errorf("the snapshot is %+v", s)

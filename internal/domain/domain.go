@@ -4,6 +4,7 @@
 package domain
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -31,10 +32,11 @@ type Domain struct {
 	lock *os.File
 }
 
-// Open takes the domain's lock, waiting for it as long as it takes, and opens
-// the interfaces. Close gives both back.
-func (h Host) Open(c config.Domain) (*Domain, error) {
-	lock, err := takeLock(filepath.Join(h.Dir, c.Name+".lock"))
+// Open takes the domain's lock, waiting for it until the context is done, and
+// opens the interfaces. Close gives both back. The error is that of the context
+// if the wait was in vain.
+func (h Host) Open(ctx context.Context, c config.Domain) (*Domain, error) {
+	lock, err := takeLock(ctx, filepath.Join(h.Dir, c.Name+".lock"))
 	if err != nil {
 		return nil, fmt.Errorf("locking domain %s: %w", c.Name, err)
 	}
@@ -53,7 +55,7 @@ func (d *Domain) Close() error {
 
 // takeLock takes a flock(2). Read access suffices for one, so root and the user
 // wgkex can use a file that the other made, whatever umask it had.
-func takeLock(path string) (*os.File, error) {
+func takeLock(ctx context.Context, path string) (*os.File, error) {
 	f, err := os.Open(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		if f, err = os.OpenFile(path, os.O_RDONLY|os.O_CREATE, 0o644); err == nil {
@@ -63,13 +65,24 @@ func takeLock(path string) (*os.File, error) {
 	if err != nil {
 		return nil, err
 	}
+	locked := make(chan error, 1)
+	go func() { locked <- flock(int(f.Fd())) }()
+	select {
+	case err = <-locked:
+	case <-ctx.Done():
+		return nil, ctx.Err() // the goroutine still waits, with the file open
+	}
+	if err != nil {
+		_ = f.Close() // nothing was written to it
+		return nil, err
+	}
+	return f, nil
+}
+
+func flock(fd int) error {
 	for {
-		switch err := unix.Flock(int(f.Fd()), unix.LOCK_EX); {
-		case err == nil:
-			return f, nil
-		case !errors.Is(err, unix.EINTR):
-			_ = f.Close() // nothing was written to it
-			return nil, err
+		if err := unix.Flock(fd, unix.LOCK_EX); !errors.Is(err, unix.EINTR) {
+			return err
 		}
 	}
 }

@@ -3,6 +3,7 @@
 package exchange
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"slices"
@@ -25,9 +26,10 @@ func Run(d *domain.Domain, key address.Key) (policy.Action, error) {
 }
 
 // Classify makes the client's business of an error that the gateway may get
-// over by itself: a missing interface is a reason to try again.
+// over by itself: a missing interface and a lock that others hold for too long
+// are reasons to try again.
 func Classify(err error) error {
-	if errors.Is(err, kernel.ErrMissing) {
+	if errors.Is(err, kernel.ErrMissing) || errors.Is(err, context.DeadlineExceeded) {
 		return protocol.Refuse(protocol.Busy, "%v", err)
 	}
 	return err

@@ -1,6 +1,7 @@
 package exchange
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -53,7 +54,7 @@ func (b *bench) runOn(devices kernel.Devices, k address.Key) (policy.Action, err
 	b.t.Helper()
 	host := b.host
 	host.Devices = func(string, string) (kernel.Devices, error) { return devices, nil }
-	d, err := host.Open(b.config)
+	d, err := host.Open(b.t.Context(), b.config)
 	if err != nil {
 		b.t.Fatal(err)
 	}
@@ -398,10 +399,25 @@ func mustAction(b *bench, k address.Key) policy.Action {
 	return policy.Reset
 }
 
+// Who waits in vain for others is told to come back.
+func TestLockHeld(t *testing.T) {
+	b := newBench(t)
+	first, err := b.host.Open(t.Context(), b.config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer first.Close()
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
+	defer cancel()
+	if _, err := b.host.Open(ctx, b.config); protocol.CodeOf(Classify(err)) != protocol.Busy {
+		t.Errorf("got %v", err)
+	}
+}
+
 func TestUnreadableRunDir(t *testing.T) {
 	b := newBench(t)
 	b.host.Dir = filepath.Join(b.host.Dir, "none")
-	if _, err := b.host.Open(b.config); !os.IsNotExist(errors.Unwrap(err)) {
+	if _, err := b.host.Open(t.Context(), b.config); !os.IsNotExist(errors.Unwrap(err)) {
 		t.Errorf("got %v", err)
 	}
 }

@@ -104,7 +104,7 @@ func TestEveryStepFails(t *testing.T) {
 	}
 	run := func(key address.Key, f func(int, string) (error, bool)) error {
 		fault = f
-		d, err := host.Open(c)
+		d, err := host.Open(t.Context(), c)
 		if err != nil {
 			t.Fatal(err)
 		}
