@@ -14,10 +14,11 @@ SOURCES := $(shell find cmd internal units packaging docs -type f -not -name '*_
 
 GOFUMPT = mvdan.cc/gofumpt@v0.12.0
 STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
+GOVULNCHECK = golang.org/x/vuln/cmd/govulncheck@v1.9.0
 
 DEPENDENCIES = debhelper dpkg-dev e2fsprogs fakeroot gcc libc6-dev lintian mmdebstrap qemu-system-x86 scdoc shellcheck uidmap
 
-.PHONY: all deb deps run test lint unit fuzz bench clean FORCE
+.PHONY: all deb deps run test lint unit fuzz bench vuln clean FORCE
 
 all: deb
 
@@ -102,6 +103,12 @@ FORCE:
 # Measurements, see docs/performance.md.
 bench: $(DEB)
 	bench/run
+
+# Known vulnerabilities in what the programs call. It asks the Go vulnerability
+# database, or the copy at VULNDB=URL; nothing else here needs the internet but
+# for modules and packages, so `make test` does without.
+vuln:
+	go run $(GOVULNCHECK) $(if $(VULNDB),-db $(VULNDB)) ./...
 
 clean:
 	rm -rf build

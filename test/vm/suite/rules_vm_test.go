@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"strings"
 	"sync"
 	"syscall"
@@ -194,6 +195,40 @@ func TestNoSpace(t *testing.T) {
 		t.Errorf("the kernel changed from\n%s\nto\n%s", before, after)
 	}
 	accept(t, port1, "ffww01", newKey(t))
+}
+
+// Who waits for a lock in vain is told so, even when the service manager ends
+// the handler in between.
+func TestLockHeld(t *testing.T) {
+	noHandlers(t)
+	before := state(t)
+	lock := exec.Command("flock", "/run/wgkex/domains/ffww01.lock", "sleep", "infinity")
+	lock.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	if err := lock.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		_ = syscall.Kill(-lock.Process.Pid, syscall.SIGKILL)
+		_ = lock.Wait()
+	}()
+	eventually(t, "the lock", func() bool {
+		_, err := try("flock -n /run/wgkex/domains/ffww01.lock true")
+		return err != nil
+	})
+	conn := dial(t, port1)
+	defer conn.Close()
+	fmt.Fprintf(conn, "ffww01\n%s\n", newKey(t))
+	eventually(t, "a handler that waits", func() bool {
+		_, err := try("grep -e '-> FLOCK' /proc/locks")
+		return err == nil
+	})
+	sh(t, "pkill -TERM -x wgkex-handler")
+	if got := answer(t, conn); got != "ERR: BUSY\n" {
+		t.Errorf("got %q", got)
+	}
+	if after := state(t); after != before {
+		t.Errorf("the kernel changed from\n%s\nto\n%s", before, after)
+	}
 }
 
 // More entries than the log is to have are left out, and counted.
