@@ -252,7 +252,7 @@ func TestOneSourceCannotStarve(t *testing.T) {
 		for worker := range 100 {
 			a.wg.Go(func() {
 				for i := worker; ctx.Err() == nil; i++ {
-					if a.held.Load() >= 150 { // more would change nothing for anybody
+					if a.held.Load() >= 64 { // more would change nothing for anybody
 						time.Sleep(100 * time.Millisecond)
 						continue
 					}
@@ -280,9 +280,9 @@ func TestOneSourceCannotStarve(t *testing.T) {
 		t.Logf("all was over after %.0f s", time.Since(start).Seconds())
 		return missing(t, domain, keys)
 	}
-	// To show what is without it, a quarter of the connections will do: each
+	// To show what is without it, an eighth of the connections will do: each
 	// that a handler is started for costs time.
-	sh(t, `mkdir -p /run/systemd/system/wgkex.socket.d; printf '[Socket]\nMaxConnections=64\n' > /run/systemd/system/wgkex.socket.d/99-test.conf
+	sh(t, `mkdir -p /run/systemd/system/wgkex.socket.d; printf '[Socket]\nMaxConnections=32\n' > /run/systemd/system/wgkex.socket.d/99-test.conf
 		systemctl daemon-reload; systemctl restart wgkex.socket`)
 	n := starve()
 	sh(t, "rm -r /run/systemd/system/wgkex.socket.d; systemctl daemon-reload; systemctl restart wgkex.socket")
