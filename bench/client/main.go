@@ -252,8 +252,8 @@ func storm(exchange func(int) error, count int, over, retry time.Duration) error
 	}
 	wg.Wait()
 	fmt.Printf("%d %d %d %.1f %d %d\n", count, first, served, last.Seconds(), milliseconds(quantile(latencies, 0.5)), milliseconds(quantile(latencies, 0.99)))
-	if served < count {
-		return fmt.Errorf("%d were never served: %w", count-served, errors.Join(refusal, other))
+	if served < count { // a result, too
+		fmt.Fprintf(os.Stderr, "%d were never served: %v\n", count-served, errors.Join(refusal, other))
 	}
 	return nil
 }
