@@ -10,8 +10,8 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// registerTimeout is longer than the slowest the gateway may be, which is
-// RuntimeMaxSec= of wgkex@.service.
+// registerTimeout is longer than the slowest handler: two lines, the lock and an
+// answer (5, 5, 30 and 5 s), and the start of its sandbox.
 const registerTimeout = 70 * time.Second
 
 func registerCommand() *cobra.Command {

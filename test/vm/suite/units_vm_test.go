@@ -67,7 +67,7 @@ func TestSecurityScore(t *testing.T) {
 	}
 }
 
-// After this boot has refused a thousand clients, most of them in the tests
+// After this boot has refused a thousand clients, some of them in the tests
 // before, nothing of them is left.
 func TestThousandRefusedLeaveNothing(t *testing.T) {
 	before := state(t)
