@@ -25,8 +25,9 @@ const (
 	// before anybody who waits has woken up.
 	batchPause = 2 * time.Millisecond
 	// maxReadingAge bounds how long before its removal a peer may have had a
-	// handshake that went unnoticed.
-	maxReadingAge = time.Second
+	// handshake that went unnoticed. To read many peers takes longer than to
+	// remove a batch.
+	maxReadingAge = 10 * time.Second
 )
 
 // Cleanup is one run for one domain.
@@ -72,7 +73,7 @@ func (c Cleanup) run(start time.Duration) (r Report, err error) {
 	if err != nil {
 		c.Warn(err)
 	}
-	peers, err := c.survey(&r)
+	peers, read, err := c.survey(&r)
 	if err != nil {
 		return r, err
 	}
@@ -93,31 +94,41 @@ func (c Cleanup) run(start time.Duration) (r Report, err error) {
 	if len(due) == 0 {
 		return r, nil
 	}
-	err = c.remove(due, marks, &r)
+	err = c.remove(due, read, marks, &r)
 	return r, errors.Join(err, writeMarks(c.Path, c.BootID, marks))
 }
 
+// reading tells one reading of the peers from another.
+type reading struct {
+	at time.Duration // since boot
+	// written is that of the snapshot that came of it, or of our own changes.
+	written int64
+}
+
 // survey reads the managed peers and mends the FDB.
-func (c Cleanup) survey(r *Report) (peers []policy.Peer, err error) {
+func (c Cleanup) survey(r *Report) (peers []policy.Peer, read reading, err error) {
 	d, err := c.Host.Open(context.Background(), c.Domain)
 	if err != nil {
-		return nil, err
+		return nil, read, err
 	}
 	defer func() { err = errors.Join(err, d.Close()) }()
+	read.at = c.Host.SinceBoot()
 	if peers, err = d.Peers(); err != nil {
-		return nil, err
+		return nil, read, err
 	}
 	var damage domain.Damage
 	if c.DryRun {
 		damage, err = d.Survey(peers)
 	} else if damage, err = d.Mend(peers); err == nil {
-		_, err = d.Remember(peers)
+		var snapshot domain.Snapshot
+		snapshot, err = d.Remember(peers)
+		read.written = snapshot.Written
 	}
 	r.Mended, r.Orphans = len(damage.Peers), len(damage.Orphans)
 	static := func(p policy.Peer) bool { return !p.Managed(d.Addresses) }
 	managed := slices.DeleteFunc(slices.Clone(peers), static)
 	r.Seen, r.Static = len(managed), len(peers)-len(managed)
-	return managed, err
+	return managed, read, err
 }
 
 // sort makes the new marks of the old ones, and picks the peers to be removed.
@@ -151,12 +162,9 @@ func (c Cleanup) sort(peers []policy.Peer, old map[address.Key]mark, start time.
 
 // remove removes the peers in batches, each with the lock held, and takes the
 // marks of the removed away.
-func (c Cleanup) remove(due []policy.Peer, marks map[address.Key]mark, r *Report) error {
-	var known reading
+func (c Cleanup) remove(due []policy.Peer, read reading, marks map[address.Key]mark, r *Report) (err error) {
 	for len(due) > 0 {
-		batch := due[:min(batchSize, len(due))]
-		due = due[len(batch):]
-		if err := c.removeBatch(batch, &known, marks, r); err != nil {
+		if due, err = c.removeBatch(due, &read, marks, r); err != nil {
 			return err
 		}
 		time.Sleep(batchPause)
@@ -164,48 +172,31 @@ func (c Cleanup) remove(due []policy.Peer, marks map[address.Key]mark, r *Report
 	return nil
 }
 
-// reading is the peers as they were last read.
-type reading struct {
-	peers map[address.Key]policy.Peer
-	at    time.Duration // since boot
-	// written is that of the snapshot that came of it, or of our own changes.
-	written int64
-}
-
-// removeBatch removes those of the batch that are still as they were when they
-// were found stale. It reads the peers anew when an exchange has changed any in
-// the meantime, or when so much time has passed that many may have had a
-// handshake.
-func (c Cleanup) removeBatch(batch []policy.Peer, known *reading, marks map[address.Key]mark, r *Report) (err error) {
+// removeBatch removes the first of those that are due and returns the rest. It
+// reads the peers anew when an exchange has changed any in the meantime, or when
+// so much time has passed that many may have had a handshake.
+func (c Cleanup) removeBatch(due []policy.Peer, read *reading, marks map[address.Key]mark, r *Report) (rest []policy.Peer, err error) {
 	d, err := c.Host.Open(context.Background(), c.Domain)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	defer func() { err = errors.Join(err, d.Close()) }()
 	snapshot, ok := d.Snapshot()
-	if !ok || snapshot.Written != known.written || c.Host.SinceBoot()-known.at > maxReadingAge {
+	if !ok || snapshot.Written != read.written || c.Host.SinceBoot()-read.at > maxReadingAge {
 		var peers []policy.Peer
-		known.at = c.Host.SinceBoot()
+		read.at = c.Host.SinceBoot()
 		if peers, snapshot, err = d.Dump(); err != nil {
-			return err
+			return nil, err
 		}
-		known.peers = make(map[address.Key]policy.Peer, len(peers))
-		for _, p := range peers {
-			known.peers[p.Key] = p
-		}
+		due = stillDue(due, peers, d.Addresses, marks)
 	}
-	var gone []policy.Peer
-	var keys []address.Key
-	for _, p := range batch {
-		now, there := known.peers[p.Key]
-		if !there {
-			delete(marks, p.Key)
-		} else if now.Managed(d.Addresses) && now.LastHandshake.Equal(p.LastHandshake) {
-			gone, keys = append(gone, p), append(keys, p.Key)
-		}
+	gone := due[:min(batchSize, len(due))]
+	keys := make([]address.Key, len(gone))
+	for i, p := range gone {
+		keys[i] = p.Key
 	}
 	if err := d.RemovePeers(keys); err != nil {
-		return err
+		return nil, err
 	}
 	for _, p := range gone {
 		// The peer is gone, whatever becomes of its FDB entries: as orphans
@@ -217,6 +208,22 @@ func (c Cleanup) removeBatch(batch []policy.Peer, known *reading, marks map[addr
 		err = errors.Join(err, d.RemoveEntries(p.Key))
 	}
 	snapshot, saveErr := d.Save(snapshot)
-	known.written = snapshot.Written
-	return errors.Join(err, saveErr)
+	read.written = snapshot.Written
+	return due[len(gone):], errors.Join(err, saveErr)
+}
+
+// stillDue is those of due that are among peers as they were when they were
+// found stale. Whoever is not there any more needs no mark, either.
+func stillDue(due, peers []policy.Peer, profile address.Profile, marks map[address.Key]mark) []policy.Peer {
+	known := make(map[address.Key]policy.Peer, len(peers))
+	for _, p := range peers {
+		known[p.Key] = p
+	}
+	return slices.DeleteFunc(due, func(p policy.Peer) bool {
+		now, there := known[p.Key]
+		if !there {
+			delete(marks, p.Key)
+		}
+		return !there || !now.Managed(profile) || !now.LastHandshake.Equal(p.LastHandshake)
+	})
 }

@@ -317,37 +317,53 @@ func TestDryRun(t *testing.T) {
 	}
 }
 
-// Many peers go in many batches; an exchange that comes between two of them
-// saves the router that it was for.
+// Many peers go in many batches. A handshake between two of them saves the
+// router if it came with an exchange or the reading has grown old.
 func TestBatches(t *testing.T) {
-	b := newBench(t)
 	const many = 3*batchSize + 7
-	for n := range many {
-		b.router(key(n+1), -1)
-	}
-	b.run(Report{Seen: many, Marked: many})
-	b.pass(MarkAge)
-	last := key(many)
-	opened := 0
-	devices := b.Host.Devices
-	b.Host.Devices = func(w, v string) (kernel.Devices, error) {
-		if opened++; opened == 3 { // the survey's, the first batch's, this
-			b.Peer(last).LastHandshake = b.now
+	for name, c := range map[string]struct {
+		meanwhile func(*bench)
+		removed   int
+		dumps     int
+	}{
+		"nothing": {func(*bench) {}, many, 1},
+		"an exchange": {func(b *bench) {
 			data := fmt.Sprintf(`{"index":{"wireguard":7,"vxlan":8},"static":[],"counts":{"peers":%d,"pending":%[1]d},"written":1}`, many-batchSize)
 			if err := os.WriteFile(filepath.Join(b.dir, "d.json"), []byte(data), 0o644); err != nil {
 				t.Error(err)
 			}
+		}, many - 1, 2},
+		"time":         {func(b *bench) { b.pass(maxReadingAge + 1) }, many - 1, 2},
+		"not too much": {func(b *bench) { b.pass(maxReadingAge) }, many, 1},
+	} {
+		b := newBench(t)
+		for n := range many {
+			b.router(key(n+1), -1)
 		}
-		return devices(w, v)
+		b.run(Report{Seen: many, Marked: many})
+		b.pass(MarkAge)
+		last := key(many)
+		opened := 0
+		devices := b.Host.Devices
+		b.Host.Devices = func(w, v string) (kernel.Devices, error) {
+			if opened++; opened == 3 { // the survey's, the first batch's, this
+				c.meanwhile(b)
+				b.Peer(last).LastHandshake = b.now
+			}
+			return devices(w, v)
+		}
+		b.Dumps = 0
+		if r, err := b.Run(); err != nil || r.Removed != c.removed {
+			t.Errorf("%s: %+v, %v", name, r, err)
+		}
+		if len(b.PeerList) != many-c.removed || c.removed < many && b.PeerList[0].Key != last {
+			t.Errorf("%s: left are %v", name, b.PeerList)
+		}
+		if b.Dumps != c.dumps {
+			t.Errorf("%s: %d dumps", name, b.Dumps)
+		}
+		b.consistent()
 	}
-	b.run(Report{Seen: many, Removed: many - 1})
-	if len(b.PeerList) != 1 || b.PeerList[0].Key != last {
-		t.Errorf("left are %v", b.PeerList)
-	}
-	if b.Dumps > 5 {
-		t.Errorf("%d dumps", b.Dumps)
-	}
-	b.consistent()
 }
 
 type killed struct{}

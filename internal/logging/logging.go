@@ -30,7 +30,7 @@ func Log(priority journal.Priority, message string, fields ...Field) {
 			attrs = append(attrs, slog.String(strings.ToLower(f.Name), f.Value))
 		}
 	}
-	if journal.Enabled() && journal.Send(message, priority, vars) == nil {
+	if journal.Send(message, priority, vars) == nil {
 		return
 	}
 	slog.New(slog.NewTextHandler(os.Stderr, nil)).LogAttrs(context.Background(), level(priority), message, attrs...)
