@@ -78,16 +78,13 @@ func stateDir() string {
 }
 
 func run(name string, o options, out io.Writer) error {
-	cfg, usable, err := config.LoadOrEffective()
-	if !usable {
-		return err
-	}
+	cfg, err := config.LoadEffective()
 	if err != nil {
-		logging.Log(journal.PriWarning, "the configuration is broken, the last valid one is used: "+err.Error())
+		return err
 	}
 	d, ok := cfg.Domains[name]
 	if !ok {
-		return fmt.Errorf("not in the configuration in %s", config.Dir)
+		return fmt.Errorf("not in the configuration as of the last daemon-reload, %s", config.Effective)
 	}
 	if o.staleAfter == 0 {
 		o.staleAfter = d.StaleAfter

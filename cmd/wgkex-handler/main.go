@@ -75,8 +75,6 @@ func inherited() (*net.TCPConn, error) {
 // request is one exchange and what becomes of it, for the log.
 type request struct {
 	config config.Config
-	// broken says why config is not what the admin wrote.
-	broken error
 	// domain is zero until one of the configuration is named.
 	domain config.Domain
 	// key is zero until a valid one is read.
@@ -96,9 +94,6 @@ func serve(conn *net.TCPConn) {
 		logging.Log(journal.PriErr, fmt.Sprintf("counting the exchange: %v", err))
 	}
 	if allowed {
-		if r.broken != nil {
-			logging.Log(journal.PriWarning, "the configuration is broken, the last valid one goes on to serve: "+r.broken.Error())
-		}
 		r.log(remote, code)
 	}
 	// A client that is gone has no use for an answer.
@@ -132,11 +127,11 @@ func count(domainName string, code protocol.Code) (logged bool, err error) {
 }
 
 func (r *request) handle(conn *net.TCPConn) error {
-	cfg, ok, err := config.LoadOrEffective()
-	if !ok {
-		return fmt.Errorf("the configuration is broken: %w", err)
+	cfg, err := config.LoadEffective()
+	if err != nil {
+		return err
 	}
-	r.config, r.broken = cfg, err
+	r.config = cfg
 
 	reader := protocol.NewReader(conn)
 	name, err := reader.Domain()
@@ -148,7 +143,7 @@ func (r *request) handle(conn *net.TCPConn) error {
 		return protocol.Refuse(protocol.InvalidDomain, "no such domain in the configuration")
 	}
 	r.domain = domainConfig
-	if port := addrPort(conn.LocalAddr()).Port(); !cfg.Serves(port, name) && !stillServes(port, name) {
+	if port := addrPort(conn.LocalAddr()).Port(); !cfg.Serves(port, name) {
 		return protocol.Refuse(protocol.InvalidDomain, "port %d does not serve this domain", port)
 	}
 	text, err := reader.Key()
@@ -176,13 +171,6 @@ func (r *request) handle(conn *net.TCPConn) error {
 	}
 	r.action, err = exchange.Run(d, key)
 	return errors.Join(err, d.Close())
-}
-
-// stillServes reports whether the port served the domain at the last
-// daemon-reload: until the next one its socket listens where it did.
-func stillServes(port uint16, domain string) bool {
-	effective, err := config.LoadFile(config.Effective)
-	return err == nil && effective.Serves(port, domain)
 }
 
 func (r *request) log(remote netip.AddrPort, code protocol.Code) {

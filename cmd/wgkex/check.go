@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"reflect"
 	"strings"
 
 	"wgkex/internal/config"
@@ -37,6 +38,9 @@ func checkCommand() *cobra.Command {
 				c.ok("configuration in %s, domains: %d", dir, len(cfg.Domains))
 			}
 			if err == nil && !configOnly {
+				if effective, err := config.LoadEffective(); err != nil || !reflect.DeepEqual(effective, cfg) {
+					c.fail("configuration in %s: changed since the last daemon-reload: run systemctl daemon-reload", dir)
+				}
 				for _, d := range cfg.Sorted() {
 					c.interfaces(dir, d)
 				}

@@ -32,7 +32,7 @@ func statusCommand() *cobra.Command {
 		Args:              cobra.MaximumNArgs(1),
 		ValidArgsFunction: completeDomains,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			cfg, err := config.Load(config.Dir)
+			cfg, err := config.LoadEffective()
 			if err != nil {
 				return err
 			}
@@ -40,7 +40,7 @@ func statusCommand() *cobra.Command {
 			if len(args) > 0 {
 				d, ok := cfg.Domains[args[0]]
 				if !ok {
-					return fmt.Errorf("domain %s is not in the configuration in %s", args[0], config.Dir)
+					return fmt.Errorf("domain %s is not in the configuration as of the last daemon-reload, %s", args[0], config.Effective)
 				}
 				domains = []config.Domain{d}
 			}
@@ -72,7 +72,7 @@ func statusCommand() *cobra.Command {
 }
 
 func completeDomains(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
-	cfg, err := config.Load(config.Dir)
+	cfg, err := config.LoadEffective()
 	if err != nil {
 		return nil, cobra.ShellCompDirectiveError
 	}

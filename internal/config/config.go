@@ -26,9 +26,9 @@ const (
 	Dir = "/etc/wgkex"
 	// File is the main file's name in Dir.
 	File = "wgkex.toml"
-	// Effective is the last configuration that was whole and valid, in one
-	// file that only root can write. The generator writes it at each
-	// daemon-reload.
+	// Effective is the last configuration that was whole and valid at a
+	// daemon-reload, in one file that only root can write: the generator writes
+	// it, and what runs goes by it.
 	Effective = "/run/wgkex/effective.toml"
 )
 
@@ -116,10 +116,13 @@ func Load(dir string) (Config, error) {
 	return read(files)
 }
 
-// LoadFile reads a configuration that is one file, such as Effective.
-func LoadFile(path string) (Config, error) {
+// LoadEffective reads the Effective configuration. It has no mistakes; the
+// error says that there is none.
+func LoadEffective() (Config, error) { return loadEffective(Effective) }
+
+func loadEffective(path string) (Config, error) {
 	if _, err := os.Stat(path); err != nil {
-		return Config{}, err
+		return Config{}, fmt.Errorf("there was no valid configuration at a daemon-reload yet: %w", err)
 	}
 	return read([]string{path})
 }
@@ -132,7 +135,7 @@ func LoadOrEffective() (c Config, ok bool, err error) {
 	if err == nil {
 		return c, true, nil
 	}
-	c, effectiveErr := LoadFile(Effective)
+	c, effectiveErr := LoadEffective()
 	if effectiveErr != nil {
 		return Config{}, false, err
 	}

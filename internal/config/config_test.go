@@ -1,6 +1,8 @@
 package config
 
 import (
+	"errors"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -67,7 +69,7 @@ domains.ffww02 = { wireguard = "wgww02", vxlan = "vxww02", addresses = "ffmuc" }
 		t.Errorf("Sorted: %v", s)
 	}
 
-	// What the generator writes for the handler to fall back on is the same.
+	// What the generator writes is the same.
 	text, err := c.TOML()
 	if err != nil {
 		t.Fatal(err)
@@ -76,7 +78,7 @@ domains.ffww02 = { wireguard = "wgww02", vxlan = "vxww02", addresses = "ffmuc" }
 	if err := os.WriteFile(path, text, 0o644); err != nil {
 		t.Fatal(err)
 	}
-	if back, err := LoadFile(path); err != nil || !reflect.DeepEqual(back, want) {
+	if back, err := loadEffective(path); err != nil || !reflect.DeepEqual(back, want) {
 		t.Errorf("back  %+v, %v\nfrom\n%s", back, err, text)
 	}
 }
@@ -88,8 +90,8 @@ func TestLoadNothing(t *testing.T) {
 			t.Errorf("%s: %+v, %v", name, c, err)
 		}
 	}
-	if _, err := LoadFile(filepath.Join(t.TempDir(), "none.toml")); !os.IsNotExist(err) {
-		t.Errorf("a missing single file: %v", err)
+	if _, err := loadEffective(filepath.Join(t.TempDir(), "none.toml")); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("no effective configuration: %v", err)
 	}
 }
 
@@ -183,7 +185,7 @@ func FuzzLoad(f *testing.F) {
 		if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
 			t.Fatal(err)
 		}
-		c, err := LoadFile(path)
+		c, err := loadEffective(path)
 		if err != nil {
 			for line := range strings.Lines(err.Error()) {
 				if !strings.HasPrefix(line, path) {
@@ -199,7 +201,7 @@ func FuzzLoad(f *testing.F) {
 		if err := os.WriteFile(path, out, 0o644); err != nil {
 			t.Fatal(err)
 		}
-		back, err := LoadFile(path)
+		back, err := loadEffective(path)
 		if err != nil || !reflect.DeepEqual(back, c) {
 			t.Errorf("%q: %+v came back as %+v, %v", text, c, back, err)
 		}

@@ -44,7 +44,7 @@ func attempts(state string) []attempt {
 	list := []attempt{
 		// What the handler itself needs, to show that attempts can succeed.
 		{"allowed: write to the lock directory", write("/run/wgkex/domains")},
-		{"allowed: read the configuration", read("/etc/wgkex/wgkex.toml")},
+		{"allowed: read the configuration", read("/run/wgkex/effective.toml")},
 		{"allowed: open a netlink socket", socket(unix.AF_NETLINK, unix.NETLINK_ROUTE)},
 
 		{"open an IPv4 socket", socket(unix.AF_INET, 0)},

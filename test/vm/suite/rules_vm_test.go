@@ -46,6 +46,7 @@ func TestLimitsUnderAttack(t *testing.T) {
 	const name = "ffww09"
 	cleanupDomain(t, name, 9)
 	writeConf(t, "limits.toml", "[domains.ffww09]\nmax_peers = 8\nmax_pending = 5\n")
+	sh(t, "systemctl daemon-reload")
 	keys := make([]address.Key, 40)
 	var mutex sync.Mutex
 	answers := map[string]int{}
