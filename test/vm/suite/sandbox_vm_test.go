@@ -40,3 +40,23 @@ func TestSandbox(t *testing.T) {
 	accept(t, port1, "ffww01", newKey(t))
 	cleanup(t, "ffww01", "")
 }
+
+// What is mounted for a handler is what its sandbox costs. Where the root
+// directory's links are not followed, there are six more mounts.
+func TestMounts(t *testing.T) {
+	noHandlers(t)
+	conn := dial(t, port1)
+	defer conn.Close()
+	var mounts string
+	eventually(t, "a handler", func() bool {
+		var err error
+		mounts, err = try("cat /proc/$(pgrep -x wgkex-handler)/mountinfo")
+		return err == nil
+	})
+	for line := range strings.Lines(mounts) {
+		at := strings.Fields(line)[4] // proc_pid_mountinfo(5)
+		if at != "/" && at != "/run" && at != "/var/tmp" && !strings.HasPrefix(at, "/run/") {
+			t.Errorf("mounted at %s", at)
+		}
+	}
+}
