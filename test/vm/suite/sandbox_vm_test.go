@@ -3,6 +3,7 @@
 package suite
 
 import (
+	"strconv"
 	"strings"
 	"testing"
 )
@@ -41,16 +42,20 @@ func TestSandbox(t *testing.T) {
 	cleanup(t, "ffww01", "")
 }
 
-// What is mounted for a handler is what its sandbox costs. Where the root
-// directory's links are not followed, there are six more mounts.
-func TestMounts(t *testing.T) {
+// What is mounted for a handler is what its sandbox costs: where the root
+// directory's links are not followed, there are more mounts. Its memory is what
+// MaxConnections= and the slice's MemoryMax= go by.
+func TestWaitingHandler(t *testing.T) {
 	noHandlers(t)
 	conn := dial(t, port1)
 	defer conn.Close()
-	var mounts string
+	var mounts, memory string
 	eventually(t, "a handler", func() bool {
 		var err error
 		mounts, err = try("cat /proc/$(pgrep -x wgkex-handler)/mountinfo")
+		if err == nil {
+			memory, err = try("cat /sys/fs/cgroup$(cut -d: -f3- /proc/$(pgrep -x wgkex-handler)/cgroup)/memory.current")
+		}
 		return err == nil
 	})
 	for line := range strings.Lines(mounts) {
@@ -58,5 +63,9 @@ func TestMounts(t *testing.T) {
 		if at != "/" && at != "/run" && at != "/var/tmp" && !strings.HasPrefix(at, "/run/") {
 			t.Errorf("mounted at %s", at)
 		}
+	}
+	bytes, err := strconv.Atoi(memory)
+	if err != nil || bytes > 2<<20 { // 256 of them in 512 MiB
+		t.Errorf("it takes %s bytes, %v", memory, err)
 	}
 }
