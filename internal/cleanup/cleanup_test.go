@@ -348,7 +348,7 @@ func TestBatches(t *testing.T) {
 		b.Host.Devices = func(w, v string) (kernel.Devices, error) {
 			if opened++; opened == 3 { // the survey's, the first batch's, this
 				c.meanwhile(b)
-				b.Peer(last).LastHandshake = b.now
+				b.Find(last).LastHandshake = b.now
 			}
 			return devices(w, v)
 		}

@@ -94,7 +94,7 @@ func (b *bench) refuse(k address.Key, want protocol.Code) {
 func (b *bench) wantRouter(k address.Key, want bool) {
 	b.t.Helper()
 	mac, addr := b.config.Addresses.Of(k)
-	p := b.Peer(k)
+	p := b.Find(k)
 	peer := p != nil && p.Managed(b.config.Addresses)
 	var unicast, flood bool
 	for _, e := range b.FDB {
@@ -110,7 +110,7 @@ func (b *bench) wantRouter(k address.Key, want bool) {
 	}
 }
 
-func (b *bench) handshake(k address.Key, age time.Duration) { b.Peer(k).LastHandshake = now.Add(-age) }
+func (b *bench) handshake(k address.Key, age time.Duration) { b.Find(k).LastHandshake = now.Add(-age) }
 
 func (b *bench) static(k address.Key, prefixes ...string) {
 	p := policy.Peer{Key: k}
@@ -142,17 +142,17 @@ func TestKnownKey(t *testing.T) {
 	b.accept(key(1), policy.Reset)
 	b.handshake(key(1), time.Minute)
 	b.accept(key(1), policy.Keep)
-	if b.Peer(key(1)).LastHandshake.IsZero() {
+	if b.Find(key(1)).LastHandshake.IsZero() {
 		t.Error("a live tunnel was reset")
 	}
 	b.FDB = nil // somebody flushed it
 	b.accept(key(1), policy.Add)
-	if b.Peer(key(1)).LastHandshake.IsZero() {
+	if b.Find(key(1)).LastHandshake.IsZero() {
 		t.Error("a live tunnel without FDB entries was reset")
 	}
 	b.handshake(key(1), time.Hour)
 	b.accept(key(1), policy.Reset)
-	if !b.Peer(key(1)).LastHandshake.IsZero() {
+	if !b.Find(key(1)).LastHandshake.IsZero() {
 		t.Error("a silent peer's handshake was not cleared")
 	}
 	if len(b.PeerList) != 1 || len(b.FDB) != 2 {
@@ -187,7 +187,7 @@ func TestStaticPeerUnknownToSnapshot(t *testing.T) {
 	if _, err := b.run(key(50)); err != nil {
 		t.Fatal(err)
 	}
-	if ips := b.Peer(key(50)).AllowedIPs; len(ips) != 2 || ips[0].String() != "fd00::/64" {
+	if ips := b.Find(key(50)).AllowedIPs; len(ips) != 2 || ips[0].String() != "fd00::/64" {
 		t.Errorf("its allowed IPs are %v", ips)
 	}
 	// And when the exchange fails, undoing it does not remove the peer.
@@ -203,7 +203,7 @@ func TestStaticPeerUnknownToSnapshot(t *testing.T) {
 	if _, err := b.runOn(faulty, key(50)); !errors.Is(err, syscall.ENOBUFS) {
 		t.Errorf("got %v", err)
 	}
-	if b.Peer(key(50)) == nil {
+	if b.Find(key(50)) == nil {
 		t.Error("a static peer was removed")
 	}
 }
@@ -376,9 +376,9 @@ func TestEveryStepFails(t *testing.T) {
 					// FDB entries that were missing before may be missing still;
 					// the next exchange goes on with them.
 					if !mended {
-						b.wantRouter(c.key, b.Peer(c.key) != nil)
+						b.wantRouter(c.key, b.Find(c.key) != nil)
 					}
-					if c.live && (b.Peer(c.key) == nil || b.Peer(c.key).LastHandshake.IsZero()) {
+					if c.live && (b.Find(c.key) == nil || b.Find(c.key).LastHandshake.IsZero()) {
 						t.Errorf("%s, %s: a live tunnel was cut", name, whole.Calls[step])
 					}
 					b.accept(c.key, mustAction(b, c.key))
@@ -390,7 +390,7 @@ func TestEveryStepFails(t *testing.T) {
 
 // mustAction is what an exchange of the key does now.
 func mustAction(b *bench, k address.Key) policy.Action {
-	switch p := b.Peer(k); {
+	switch p := b.Find(k); {
 	case p == nil:
 		return policy.Add
 	case p.Live(now):

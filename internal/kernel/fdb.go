@@ -1,6 +1,7 @@
 package kernel
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -43,6 +44,19 @@ func (d *devices) HasEntry(mac address.MAC) (bool, error) {
 }
 
 func (d *devices) SetEntry(mac address.MAC, dst netip.Addr) error {
+	if err := d.setEntry(mac, dst); err != nil {
+		return fmt.Errorf("setting FDB entry %s dst %s via %s on %s: %w", mac, dst, d.wireguardName(), d.vxlanName(), err)
+	}
+	return nil
+}
+
+func (d *devices) setEntry(mac address.MAC, dst netip.Addr) error {
+	// The kernel takes the entry with IPv6 off, too, but nothing comes through.
+	if !d.ipv6 {
+		if _, err := d.hasAddress(dst); err != nil {
+			return err
+		}
+	}
 	flags := unix.NLM_F_ACK | unix.NLM_F_CREATE | unix.NLM_F_REPLACE
 	if mac == Flood {
 		flags = unix.NLM_F_ACK | unix.NLM_F_CREATE | unix.NLM_F_APPEND
@@ -50,10 +64,15 @@ func (d *devices) SetEntry(mac address.MAC, dst netip.Addr) error {
 	req := d.entryRequest(unix.RTM_NEWNEIGH, flags, mac,
 		nl.NewRtAttr(netlink.NDA_DST, dst.AsSlice()),
 		nl.NewRtAttr(netlink.NDA_IFINDEX, nl.Uint32Attr(uint32(d.wireguard.Attrs().Index))))
-	if _, err := req.Execute(unix.NETLINK_ROUTE, 0); err != nil {
-		return fmt.Errorf("setting FDB entry %s dst %s via %s on %s: %w", mac, dst, d.wireguardName(), d.vxlanName(), classify(err))
+	_, err := req.Execute(unix.NETLINK_ROUTE, 0)
+	switch {
+	// vxlan_fdb_add() and vxlan_fdb_parse() in drivers/net/vxlan/vxlan_core.c.
+	case errors.Is(err, unix.EAFNOSUPPORT):
+		return fmt.Errorf("interface %s %w: it takes no IPv6 destinations, it needs an IPv6 address as its local: %w", d.vxlanName(), ErrUnfit, err)
+	case errors.Is(err, unix.EADDRNOTAVAIL):
+		return fmt.Errorf("interface %s: %w", d.wireguardName(), ErrMissing)
 	}
-	return nil
+	return classify(err)
 }
 
 func (d *devices) RemoveEntry(e Entry) error {
@@ -73,21 +92,30 @@ func (d *devices) Entries() ([]Entry, error) {
 	// net/core/rtnetlink.c look at one interface alone without strict checks.
 	head := nl.NewIfInfomsg(unix.AF_BRIDGE)
 	head.Index = int32(d.vxlan.Attrs().Index)
-	messages, err := d.request(unix.RTM_GETNEIGH, unix.NLM_F_DUMP, head).Execute(unix.NETLINK_ROUTE, unix.RTM_NEWNEIGH)
+	var list entryList
+	err := Uninterrupted(func() (bool, error) {
+		list = entryList{vxlan: d.vxlan.Attrs().Index}
+		req := d.request(unix.RTM_GETNEIGH, unix.NLM_F_DUMP, head)
+		return dump(unix.NETLINK_ROUTE, req, unix.RTM_NEWNEIGH, wholeDump, list.read)
+	})
 	if err != nil {
 		return nil, fmt.Errorf("reading the FDB of %s: %w", d.vxlanName(), classify(err))
 	}
-	entries := make([]Entry, 0, len(messages))
-	for _, m := range messages {
-		e, ours, err := parseEntry(m, d.vxlan.Attrs().Index)
-		if err != nil {
-			return nil, fmt.Errorf("reading the FDB of %s: %w", d.vxlanName(), err)
-		}
-		if ours {
-			entries = append(entries, e)
-		}
+	return list.entries, nil
+}
+
+// entryList collects the FDB entries of a dump.
+type entryList struct {
+	vxlan   int // the interface's index
+	entries []Entry
+}
+
+func (l *entryList) read(content []byte) (more bool, err error) {
+	e, ours, err := parseEntry(content, l.vxlan)
+	if err == nil && ours {
+		l.entries = append(l.entries, e)
 	}
-	return entries, nil
+	return true, err
 }
 
 // sizeofNdmsg is the size of struct ndmsg in linux/neighbour.h.
@@ -97,27 +125,33 @@ const sizeofNdmsg = 12
 // own entries when ours is false.
 func parseEntry(message []byte, index int) (e Entry, ours bool, err error) {
 	if len(message) < sizeofNdmsg {
-		return Entry{}, false, errors.New("the kernel's answer is cut short")
+		return Entry{}, false, errCut
 	}
 	// The layout is that of struct ndmsg.
-	if nl.NativeEndian().Uint32(message[4:]) != uint32(index) || message[10]&netlink.NTF_SELF == 0 {
+	if binary.NativeEndian.Uint32(message[4:]) != uint32(index) || message[10]&netlink.NTF_SELF == 0 {
 		return Entry{}, false, nil
 	}
-	e.Permanent = nl.NativeEndian().Uint16(message[8:])&netlink.NUD_PERMANENT != 0
-	attrs, err := nl.ParseRouteAttr(message[sizeofNdmsg:])
-	if err != nil {
-		return Entry{}, false, err
-	}
-	for _, a := range attrs {
-		switch a.Attr.Type {
+	e.Permanent = binary.NativeEndian.Uint16(message[8:])&netlink.NUD_PERMANENT != 0
+	attrs := message[sizeofNdmsg:]
+	for len(attrs) > 0 {
+		var kind uint16
+		var value []byte
+		if kind, value, attrs, err = cutAttribute(attrs); err != nil {
+			return Entry{}, false, err
+		}
+		switch kind {
 		case netlink.NDA_LLADDR:
-			copy(e.MAC[:], a.Value)
-		case netlink.NDA_DST:
-			e.Dst, _ = netip.AddrFromSlice(a.Value)
-		case netlink.NDA_IFINDEX:
-			if len(a.Value) == 4 {
-				e.Via = int(nl.NativeEndian().Uint32(a.Value))
+			if len(value) != len(e.MAC) {
+				return Entry{}, false, errSize
 			}
+			e.MAC = address.MAC(value)
+		case netlink.NDA_DST:
+			e.Dst, _ = netip.AddrFromSlice(value) // invalid when it is no address
+		case netlink.NDA_IFINDEX:
+			if len(value) != 4 {
+				return Entry{}, false, errSize
+			}
+			e.Via = int(binary.NativeEndian.Uint32(value))
 		}
 	}
 	return e, e.Dst.Is6(), nil

@@ -19,8 +19,9 @@ import (
 )
 
 // Devices is a domain's WireGuard interface and its VXLAN interface, as found
-// when they were opened. Every error names the object and the interface, and
-// is ErrMissing when an interface is not there or not there any more.
+// when they were opened. Every error names the object and the interface. It is
+// ErrMissing when an interface is not there or not there any more, and ErrUnfit
+// when an interface cannot serve until the admin has changed it.
 //
 // No method takes a lock; the domain's lock is for the caller to hold.
 type Devices interface {
@@ -33,12 +34,18 @@ type Devices interface {
 	PublicKey() (address.Key, error)
 	// Owns reports whether the gateway itself has addr on any interface, or
 	// its VXLAN interface has mac. It takes the same time however many
-	// addresses there are.
+	// addresses there are. With IPv6 off the gateway has none.
 	Owns(mac address.MAC, addr netip.Addr) (bool, error)
 
 	// Peers reads all peers, in the order in which they were added. It takes
-	// time in proportion to their number.
+	// time in proportion to their number. The error is ErrInterrupted when others
+	// change the device each time that its peers are read.
 	Peers() ([]policy.Peer, error)
+	// Peer reads the peer with the key, and reports whether there is one. It
+	// takes half of the time of Peers on average and all of it when there is no
+	// such peer. It returns as soon as it has the peer, so that the peer is as
+	// new as it can be. The error is ErrInterrupted as with Peers.
+	Peer(key address.Key) (peer policy.Peer, found bool, err error)
 	// AddPeer makes sure that there is a peer with the key and that addr is
 	// among its allowed IPs. It takes no allowed IP from a peer with the key,
 	// but takes addr from any other.
@@ -46,19 +53,32 @@ type Devices interface {
 	// ResetPeer removes the peer with the key, if any, and adds it anew with
 	// addr as its sole allowed IP, in one message to the kernel.
 	ResetPeer(key address.Key, addr netip.Addr) error
+	// Readdress makes addr the sole allowed IP of the peer with the key, taking
+	// it from any other peer, and leaves the rest of the peer as it is. A key
+	// without a peer is no error.
+	Readdress(key address.Key, addr netip.Addr) error
 	// RemovePeers removes the peers with these keys. A key without a peer is
 	// no error.
 	RemovePeers(keys []address.Key) error
 
+	// Remote is the VXLAN interface's own default destination (`remote` of
+	// ip-link(8)), zero when it is no IPv6 address. The FDB entry Flood towards
+	// it comes with the interface, and belongs to the admin.
+	Remote() netip.Addr
 	// HasEntry reports whether the VXLAN interface has any FDB entry for mac,
 	// ours or learned. It takes the same time however many there are.
 	HasEntry(mac address.MAC) (bool, error)
 	// Entries reads all FDB entries of the VXLAN interface that have an IPv6
-	// destination.
+	// destination. Each of them was there. One that is missing may be there all
+	// the same if others removed entries meanwhile: vxlan_fdb_dump() in
+	// drivers/net/vxlan/vxlan_core.c finds the place where it goes on by counting
+	// and does not say that it was interrupted. Should a kernel say so, the error
+	// is ErrInterrupted as with Peers.
 	Entries() ([]Entry, error)
 	// SetEntry makes sure of a permanent FDB entry via the WireGuard
 	// interface: for Flood one more destination, for any other MAC the only
-	// one. Doing it again changes nothing.
+	// one. Doing it again changes nothing. The error is ErrUnfit when IPv6 is off
+	// or the VXLAN interface takes no IPv6 destinations.
 	SetEntry(mac address.MAC, dst netip.Addr) error
 	// RemoveEntry removes an FDB entry. One that is not there is no error.
 	RemoveEntry(e Entry) error
@@ -89,10 +109,16 @@ type Entry struct {
 // ErrMissing is the error when a domain's interface does not exist.
 var ErrMissing = errors.New("no such interface")
 
+// ErrUnfit is the error when a domain's interface exists but cannot serve as it
+// is. Its message is never without what is wrong.
+var ErrUnfit = errors.New("cannot serve")
+
 // devices is Devices in the running kernel.
 type devices struct {
 	wireguard, vxlan netlink.Link
 	wg               *wgctrl.Client
+	family           uint16 // WireGuard's in generic netlink, 0 until it is needed
+	ipv6             bool   // known to be on
 	route            map[int]*nl.SocketHandle
 }
 
@@ -167,21 +193,46 @@ func (d *devices) link(name, kind string) (netlink.Link, error) {
 		return nil, fmt.Errorf("interface %s: %w", name, err)
 	}
 	if link.Type() != kind {
-		return nil, fmt.Errorf("interface %s is of type %q, not %q", name, link.Type(), kind)
+		return nil, fmt.Errorf("interface %s %w: it is of type %q, not %q", name, ErrUnfit, link.Type(), kind)
 	}
 	return link, nil
+}
+
+func (d *devices) Remote() netip.Addr {
+	vxlan, ok := d.vxlan.(*netlink.Vxlan)
+	if !ok {
+		return netip.Addr{}
+	}
+	if addr, ok := netip.AddrFromSlice(vxlan.Group); ok && addr.Is6() {
+		return addr
+	}
+	return netip.Addr{}
 }
 
 func (d *devices) Owns(mac address.MAC, addr netip.Addr) (bool, error) {
 	if string(d.vxlan.Attrs().HardwareAddr) == string(mac[:]) {
 		return true, nil
 	}
+	has, err := d.hasAddress(addr)
+	if errors.Is(err, ErrUnfit) {
+		return false, nil
+	}
+	return has, err
+}
+
+// hasAddress reports whether any interface has addr. The error is ErrUnfit when
+// IPv6 is off.
+func (d *devices) hasAddress(addr netip.Addr) (bool, error) {
 	// Not a dump: with the address given and no interface,
 	// inet6_rtm_getaddr() in net/ipv6/addrconf.c looks it up on all of them.
 	req := d.request(unix.RTM_GETADDR, 0,
 		nl.NewIfAddrmsg(unix.AF_INET6),
 		nl.NewRtAttr(unix.IFA_ADDRESS, addr.AsSlice()))
 	_, err := req.Execute(unix.NETLINK_ROUTE, unix.RTM_NEWADDR)
+	if off := ipv6Off(err); off != nil {
+		return false, off
+	}
+	d.ipv6 = err == nil || errors.Is(err, unix.EADDRNOTAVAIL)
 	switch {
 	case errors.Is(err, unix.EADDRNOTAVAIL):
 		return false, nil
@@ -189,6 +240,17 @@ func (d *devices) Owns(mac address.MAC, addr netip.Addr) (bool, error) {
 		return false, fmt.Errorf("looking for address %s on the gateway: %w", addr, err)
 	}
 	return true, nil
+}
+
+// ipv6Off is ErrUnfit when the answer to a request about IPv6 addresses says
+// that the kernel was started with ipv6.disable=1. Then nothing answers for
+// AF_INET6, and rtnetlink_rcv_msg() in net/core/rtnetlink.c falls back to what
+// answers for AF_UNSPEC, which only knows dumps.
+func ipv6Off(err error) error {
+	if errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.EAFNOSUPPORT) {
+		return fmt.Errorf("the gateway %w: IPv6 is switched off (ipv6.disable=1): %w", ErrUnfit, err)
+	}
+	return nil
 }
 
 // classify makes ErrMissing of the errors that say so. os.ErrNotExist itself

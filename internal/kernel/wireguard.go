@@ -1,7 +1,6 @@
 package kernel
 
 import (
-	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -29,87 +28,55 @@ func (d *devices) PublicKey() (address.Key, error) {
 	return key, nil
 }
 
-// publicKey starts a dump of the device and reads its first message alone. The
-// kernel puts the device's own attributes in front of the first peers and waits
-// for the reader before it goes on to the next (wg_get_device_dump() in
-// drivers/net/wireguard/netlink.c), so closing the socket ends it there. wgctrl
-// knows only the whole dump.
-func (d *devices) publicKey() (address.Key, error) {
-	family, err := netlink.GenlFamilyGet(unix.WG_GENL_NAME)
-	if err != nil {
-		return address.Key{}, err
+// publicKey reads the first message of a dump, in which the kernel puts the
+// device's own attributes. wgctrl knows only the whole dump.
+func (d *devices) publicKey() (key address.Key, err error) {
+	err = Uninterrupted(func() (bool, error) {
+		return d.dumpDevice(partDump, func(content []byte) (more bool, err error) {
+			key, err = parsePublicKey(content)
+			return false, err
+		})
+	})
+	return key, err
+}
+
+// dumpDevice dumps the WireGuard device once.
+func (d *devices) dumpDevice(size int, each func(content []byte) (more bool, err error)) (interrupted bool, err error) {
+	if d.family == 0 {
+		family, err := netlink.GenlFamilyGet(unix.WG_GENL_NAME)
+		if err != nil {
+			return false, fmt.Errorf("looking for WireGuard's netlink: %w", err)
+		}
+		d.family = family.ID
 	}
-	socket, err := nl.Subscribe(unix.NETLINK_GENERIC)
-	if err != nil {
-		return address.Key{}, err
-	}
-	defer socket.Close()
-	timeout := unix.NsecToTimeval(netlinkTimeout.Nanoseconds())
-	if err := socket.SetReceiveTimeout(&timeout); err != nil {
-		return address.Key{}, err
-	}
-	req := nl.NewNetlinkRequest(int(family.ID), unix.NLM_F_DUMP)
+	req := nl.NewNetlinkRequest(int(d.family), unix.NLM_F_DUMP)
 	req.AddData(&nl.Genlmsg{Command: unix.WG_CMD_GET_DEVICE, Version: unix.WG_GENL_VERSION})
 	req.AddData(nl.NewRtAttr(unix.WGDEVICE_A_IFINDEX, nl.Uint32Attr(uint32(d.wireguard.Attrs().Index))))
-	if err := socket.Send(req); err != nil {
-		return address.Key{}, err
-	}
-	messages, _, err := socket.Receive()
-	if err != nil {
-		return address.Key{}, err
-	}
-	if len(messages) == 0 {
-		return address.Key{}, errors.New("the kernel's answer is empty")
-	}
-	first := messages[0]
-	if first.Header.Type == unix.NLMSG_ERROR || first.Header.Type == unix.NLMSG_DONE {
-		if len(first.Data) >= 4 {
-			if code := int32(nl.NativeEndian().Uint32(first.Data)); code < 0 {
-				return address.Key{}, unix.Errno(-code)
-			}
-		}
-		return address.Key{}, errors.New("the kernel's answer has no device")
-	}
-	if len(first.Data) < nl.SizeofGenlmsg {
-		return address.Key{}, errors.New("the kernel's answer is cut short")
-	}
-	attrs, err := nl.ParseRouteAttr(first.Data[nl.SizeofGenlmsg:])
-	if err != nil {
-		return address.Key{}, err
-	}
-	var key address.Key
-	for _, a := range attrs {
-		if a.Attr.Type == unix.WGDEVICE_A_PUBLIC_KEY && len(a.Value) == len(key) {
-			copy(key[:], a.Value)
-		}
-	}
-	return key, nil
+	return dump(unix.NETLINK_GENERIC, req, d.family, size, each)
 }
 
 func (d *devices) Peers() ([]policy.Peer, error) {
-	device, err := d.wg.Device(d.wireguardName())
+	var peers peerList
+	err := Uninterrupted(func() (bool, error) {
+		peers = nil
+		return d.dumpDevice(wholeDump, peers.read)
+	})
 	if err != nil {
 		return nil, fmt.Errorf("reading the peers of %s: %w", d.wireguardName(), classify(err))
 	}
-	peers := make([]policy.Peer, len(device.Peers))
-	for i, p := range device.Peers {
-		peers[i] = policy.Peer{
-			Key:           address.Key(p.PublicKey),
-			LastHandshake: p.LastHandshakeTime,
-			Received:      p.ReceiveBytes,
-			Sent:          p.TransmitBytes,
-		}
-		if p.Endpoint != nil {
-			at := p.Endpoint.AddrPort()
-			peers[i].Endpoint = netip.AddrPortFrom(at.Addr().Unmap(), at.Port())
-		}
-		for _, ip := range p.AllowedIPs {
-			addr, _ := netip.AddrFromSlice(ip.IP)
-			bits, _ := ip.Mask.Size()
-			peers[i].AllowedIPs = append(peers[i].AllowedIPs, netip.PrefixFrom(addr, bits))
-		}
-	}
 	return peers, nil
+}
+
+func (d *devices) Peer(key address.Key) (policy.Peer, bool, error) {
+	var search peerSearch
+	err := Uninterrupted(func() (bool, error) {
+		search = peerSearch{key: key}
+		return d.dumpDevice(partDump, search.read)
+	})
+	if err != nil {
+		return policy.Peer{}, false, fmt.Errorf("reading peer %s of %s: %w", key, d.wireguardName(), classify(err))
+	}
+	return search.peer, search.found, nil
 }
 
 func peerConfig(key address.Key, addr netip.Addr) wgtypes.PeerConfig {
@@ -135,6 +102,12 @@ func (d *devices) ResetPeer(key address.Key, addr netip.Addr) error {
 	// wgctrl sends up to 32 peers in one message, which the kernel works off
 	// in order.
 	return d.configure(fmt.Sprintf("resetting peer %s", key), wgtypes.PeerConfig{PublicKey: wgtypes.Key(key), Remove: true}, peerConfig(key, addr))
+}
+
+func (d *devices) Readdress(key address.Key, addr netip.Addr) error {
+	peer := peerConfig(key, addr)
+	peer.UpdateOnly, peer.ReplaceAllowedIPs = true, true
+	return d.configure(fmt.Sprintf("changing the allowed IPs of peer %s", key), peer)
 }
 
 func (d *devices) RemovePeers(keys []address.Key) error {

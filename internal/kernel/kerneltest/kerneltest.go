@@ -4,6 +4,7 @@
 package kerneltest
 
 import (
+	"fmt"
 	"net/netip"
 	"slices"
 
@@ -12,7 +13,8 @@ import (
 	"wgkex/internal/policy"
 )
 
-// Devices models a WireGuard and a VXLAN interface.
+// Devices models a WireGuard and a VXLAN interface. Tests set and read the
+// fields as they like, between calls and in Between.
 type Devices struct {
 	Number   kernel.Index
 	Key      address.Key
@@ -20,31 +22,94 @@ type Devices struct {
 	OwnAddrs []netip.Addr
 	PeerList []policy.Peer
 	FDB      []kernel.Entry
-	Dumps    int // calls of Peers
+	RemoteIP netip.Addr // what Remote returns
+	Dumps    int        // calls of Peers
+	Searches int        // calls of Peer
 	Closed   bool
+	// Between, if not nil, is called before each call takes effect, with the
+	// method's name: there others change peers and FDB entries, or routers
+	// connect. A dump that is interrupted calls it before each try. It is not
+	// called for what it calls itself, nor for Index, Remote and Close, which do
+	// not ask the kernel.
+	Between func(method string)
+	// Interrupt is how many more tries of Peers, Peer and Entries are
+	// interrupted.
+	Interrupt int
+
+	inBetween bool
 }
 
 var _ kernel.Devices = (*Devices)(nil)
 
-func (d *Devices) Index() kernel.Index             { return d.Number }
-func (d *Devices) PublicKey() (address.Key, error) { return d.Key, nil }
-func (d *Devices) Close() error                    { d.Closed = true; return nil }
+func (d *Devices) Index() kernel.Index { return d.Number }
+func (d *Devices) Remote() netip.Addr  { return d.RemoteIP }
+func (d *Devices) Close() error        { d.Closed = true; return nil }
+
+// between lets others act before a call of the method.
+func (d *Devices) between(method string) {
+	if d.Between == nil || d.inBetween {
+		return
+	}
+	d.inBetween = true
+	defer func() { d.inBetween = false }()
+	d.Between(method)
+}
+
+// dump makes a dump as the kernel package does, around what reads it.
+func (d *Devices) dump(method string, read func()) error {
+	err := kernel.Uninterrupted(func() (interrupted bool, err error) {
+		d.between(method)
+		if d.Interrupt > 0 {
+			d.Interrupt--
+			return true, nil
+		}
+		read()
+		return false, nil
+	})
+	if err != nil {
+		return fmt.Errorf("%s: %w", method, err)
+	}
+	return nil
+}
+
+func (d *Devices) PublicKey() (address.Key, error) {
+	d.between("PublicKey")
+	return d.Key, nil
+}
 
 func (d *Devices) Owns(mac address.MAC, addr netip.Addr) (bool, error) {
+	d.between("Owns")
 	return mac == d.OwnMAC || slices.Contains(d.OwnAddrs, addr), nil
 }
 
-func (d *Devices) Peers() ([]policy.Peer, error) {
+func (d *Devices) Peers() (peers []policy.Peer, err error) {
 	d.Dumps++
-	peers := slices.Clone(d.PeerList)
-	for i := range peers {
-		peers[i].AllowedIPs = slices.Clone(peers[i].AllowedIPs)
-	}
-	return peers, nil
+	err = d.dump("Peers", func() {
+		for _, p := range d.PeerList {
+			peers = append(peers, clone(p))
+		}
+	})
+	return peers, err
 }
 
-// Peer is the peer with the key, nil without one.
-func (d *Devices) Peer(key address.Key) *policy.Peer {
+func (d *Devices) Peer(key address.Key) (peer policy.Peer, found bool, err error) {
+	d.Searches++
+	err = d.dump("Peer", func() {
+		if p := d.Find(key); p != nil {
+			peer, found = clone(*p), true
+		}
+	})
+	return peer, found, err
+}
+
+func clone(p policy.Peer) policy.Peer {
+	p.AllowedIPs = slices.Clone(p.AllowedIPs)
+	return p
+}
+
+// Find is the peer with the key, for a test to look at and to change; nil
+// without one.
+func (d *Devices) Find(key address.Key) *policy.Peer {
 	for i := range d.PeerList {
 		if d.PeerList[i].Key == key {
 			return &d.PeerList[i]
@@ -54,41 +119,65 @@ func (d *Devices) Peer(key address.Key) *policy.Peer {
 }
 
 func (d *Devices) AddPeer(key address.Key, addr netip.Addr) error {
+	d.between("AddPeer")
+	d.add(key, addr)
+	return nil
+}
+
+func (d *Devices) add(key address.Key, addr netip.Addr) {
 	if key == d.Key {
-		return nil // the kernel ignores it without a word
+		return // the kernel ignores it without a word
 	}
 	allowed := netip.PrefixFrom(addr, addr.BitLen())
 	for i := range d.PeerList {
 		ips := &d.PeerList[i].AllowedIPs
 		*ips = slices.DeleteFunc(*ips, func(p netip.Prefix) bool { return p == allowed })
 	}
-	if d.Peer(key) == nil {
+	if d.Find(key) == nil {
 		d.PeerList = append(d.PeerList, policy.Peer{Key: key})
 	}
-	p := d.Peer(key)
+	p := d.Find(key)
 	p.AllowedIPs = append(p.AllowedIPs, allowed)
-	return nil
 }
 
 func (d *Devices) ResetPeer(key address.Key, addr netip.Addr) error {
-	if err := d.RemovePeers([]address.Key{key}); err != nil {
-		return err
-	}
-	return d.AddPeer(key, addr)
-}
-
-func (d *Devices) RemovePeers(keys []address.Key) error {
-	d.PeerList = slices.DeleteFunc(d.PeerList, func(p policy.Peer) bool { return slices.Contains(keys, p.Key) })
+	d.between("ResetPeer")
+	d.remove(key)
+	d.add(key, addr)
 	return nil
 }
 
+func (d *Devices) Readdress(key address.Key, addr netip.Addr) error {
+	d.between("Readdress")
+	if p := d.Find(key); p != nil {
+		p.AllowedIPs = nil
+		d.add(key, addr)
+	}
+	return nil
+}
+
+func (d *Devices) RemovePeers(keys []address.Key) error {
+	d.between("RemovePeers")
+	d.remove(keys...)
+	return nil
+}
+
+func (d *Devices) remove(keys ...address.Key) {
+	d.PeerList = slices.DeleteFunc(d.PeerList, func(p policy.Peer) bool { return slices.Contains(keys, p.Key) })
+}
+
 func (d *Devices) HasEntry(mac address.MAC) (bool, error) {
+	d.between("HasEntry")
 	return slices.ContainsFunc(d.FDB, func(e kernel.Entry) bool { return e.MAC == mac }), nil
 }
 
-func (d *Devices) Entries() ([]kernel.Entry, error) { return slices.Clone(d.FDB), nil }
+func (d *Devices) Entries() (entries []kernel.Entry, err error) {
+	err = d.dump("Entries", func() { entries = slices.Clone(d.FDB) })
+	return entries, err
+}
 
 func (d *Devices) SetEntry(mac address.MAC, dst netip.Addr) error {
+	d.between("SetEntry")
 	e := kernel.Entry{MAC: mac, Dst: dst, Via: d.Number.WireGuard, Permanent: true}
 	if mac != kernel.Flood {
 		d.FDB = slices.DeleteFunc(d.FDB, func(old kernel.Entry) bool { return old.MAC == mac })
@@ -100,6 +189,7 @@ func (d *Devices) SetEntry(mac address.MAC, dst netip.Addr) error {
 }
 
 func (d *Devices) RemoveEntry(e kernel.Entry) error {
+	d.between("RemoveEntry")
 	d.FDB = slices.DeleteFunc(d.FDB, func(old kernel.Entry) bool {
 		return old.MAC == e.MAC && old.Dst == e.Dst && old.Via == e.Via
 	})
@@ -111,7 +201,8 @@ type Faulty struct {
 	kernel.Devices
 	// Fault is asked at each call, by the method's name and its number from 0
 	// on, for an error to return; with afterwards the call takes effect all
-	// the same, as when only the kernel's answer is lost.
+	// the same, as when only the kernel's answer is lost. A panic is passed on:
+	// to a test it is a process that was killed before the call.
 	Fault func(n int, method string) (err error, afterwards bool)
 	// Calls are the methods called so far.
 	Calls []string
@@ -120,8 +211,9 @@ type Faulty struct {
 var _ kernel.Devices = (*Faulty)(nil)
 
 func (f *Faulty) do(method string, call func() error) error {
-	err, afterwards := f.Fault(len(f.Calls), method)
+	n := len(f.Calls)
 	f.Calls = append(f.Calls, method)
+	err, afterwards := f.Fault(n, method)
 	if err != nil && !afterwards {
 		return err
 	}
@@ -152,12 +244,24 @@ func (f *Faulty) Owns(mac address.MAC, addr netip.Addr) (bool, error) {
 
 func (f *Faulty) Peers() ([]policy.Peer, error) { return result(f, "Peers", f.Devices.Peers) }
 
+func (f *Faulty) Peer(key address.Key) (peer policy.Peer, found bool, err error) {
+	err = f.do("Peer", func() (err error) { peer, found, err = f.Devices.Peer(key); return err })
+	if err != nil {
+		return policy.Peer{}, false, err
+	}
+	return peer, found, nil
+}
+
 func (f *Faulty) AddPeer(key address.Key, addr netip.Addr) error {
 	return f.do("AddPeer", func() error { return f.Devices.AddPeer(key, addr) })
 }
 
 func (f *Faulty) ResetPeer(key address.Key, addr netip.Addr) error {
 	return f.do("ResetPeer", func() error { return f.Devices.ResetPeer(key, addr) })
+}
+
+func (f *Faulty) Readdress(key address.Key, addr netip.Addr) error {
+	return f.do("Readdress", func() error { return f.Devices.Readdress(key, addr) })
 }
 
 func (f *Faulty) RemovePeers(keys []address.Key) error {
