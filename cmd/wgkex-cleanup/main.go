@@ -6,9 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"path/filepath"
 	"strconv"
-	"strings"
 	"time"
 
 	"wgkex/internal/cleanup"
@@ -28,12 +26,14 @@ See wgkex-cleanup(8).
 
 `
 
+// lockTimeout is how long a run waits for the domain each time that it needs it:
+// longer than an exchange, since nobody waits for the run.
+const lockTimeout = 2 * time.Minute
+
 type options struct {
 	dryRun     bool
 	staleAfter time.Duration
 	markAge    time.Duration
-	bootID     string
-	stateDir   string
 }
 
 func main() {
@@ -41,8 +41,6 @@ func main() {
 	flag.BoolVar(&o.dryRun, "dry-run", false, "change nothing, print what would be done")
 	flag.DurationVar(&o.staleAfter, "stale-after", 0, "instead of stale_after in the configuration")
 	flag.DurationVar(&o.markAge, "mark-age", cleanup.MarkAge, "how old a mark must be for its peer to be removed")
-	flag.StringVar(&o.bootID, "boot-id", "", "the boot ID, where /proc does not tell")
-	flag.StringVar(&o.stateDir, "state-dir", stateDir(), "where the marks are kept")
 	printVersion := flag.Bool("version", false, "print the version")
 	flag.Usage = func() {
 		fmt.Fprint(flag.CommandLine.Output(), usage)
@@ -69,14 +67,6 @@ func main() {
 	}
 }
 
-// stateDir is the StateDirectory= of the unit (systemd.exec(5)).
-func stateDir() string {
-	if dir := os.Getenv("STATE_DIRECTORY"); dir != "" {
-		return dir
-	}
-	return "/var/lib/wgkex"
-}
-
 func run(name string, o options, out io.Writer) error {
 	cfg, err := config.LoadEffective()
 	if err != nil {
@@ -89,38 +79,27 @@ func run(name string, o options, out io.Writer) error {
 	if o.staleAfter == 0 {
 		o.staleAfter = d.StaleAfter
 	}
-	if o.bootID == "" {
-		id, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
-		if err != nil {
-			return fmt.Errorf("the boot ID: %w", err)
-		}
-		// As systemd writes it, without hyphens.
-		o.bootID = strings.ReplaceAll(strings.TrimSpace(string(id)), "-", "")
-	}
 	inDomain := logging.Field{Name: "DOMAIN", Value: d.Name}
 	report, err := cleanup.Cleanup{
-		Host:       domain.System,
-		Domain:     d,
-		Path:       filepath.Join(o.stateDir, d.Name+".json"),
-		BootID:     o.bootID,
-		StaleAfter: o.staleAfter,
-		MarkAge:    o.markAge,
-		DryRun:     o.dryRun,
-		Warn: func(err error) {
-			logging.Log(journal.PriWarning, fmt.Sprintf("the marks of domain %s are lost: %v", d.Name, err), inDomain)
-		},
-		Removed: func(p policy.Peer) {
-			_, addr := d.Addresses.Of(p.Key)
+		Host:        domain.System,
+		Domain:      d,
+		LockTimeout: lockTimeout,
+		StaleAfter:  o.staleAfter,
+		MarkAge:     o.markAge,
+		DryRun:      o.dryRun,
+		Sleep:       time.Sleep,
+		Removed: func(r policy.Record, now time.Duration) {
+			_, addr := d.Addresses.Of(r.Key)
 			age := "without a handshake"
-			if !p.Pending() {
-				age = "last handshake " + time.Since(p.LastHandshake).Round(time.Second).String() + " ago"
+			if !r.Pending() {
+				age = "last handshake " + (now - r.Active).Round(time.Second).String() + " ago"
 			}
 			if o.dryRun {
-				fmt.Fprintf(out, "would remove peer %s, address %s, %s\n", p.Key, addr, age)
+				fmt.Fprintf(out, "would remove peer %s, address %s, %s\n", r.Key, addr, age)
 				return
 			}
-			logging.Log(journal.PriNotice, fmt.Sprintf("removed peer %s of domain %s, address %s, %s", p.Key, d.Name, addr, age),
-				inDomain, logging.Field{Name: "PUBLIC_KEY", Value: p.Key.String()}, logging.Field{Name: "ADDRESS", Value: addr.String()})
+			logging.Log(journal.PriNotice, fmt.Sprintf("removed peer %s of domain %s, address %s, %s", r.Key, d.Name, addr, age),
+				inDomain, logging.Field{Name: "PUBLIC_KEY", Value: r.Key.String()}, logging.Field{Name: "ADDRESS", Value: addr.String()})
 		},
 	}.Run()
 	err = domain.Privileged(err)
@@ -133,12 +112,17 @@ func run(name string, o options, out io.Writer) error {
 	count := func(name string, n int) logging.Field { return logging.Field{Name: name, Value: strconv.Itoa(n)} }
 	logging.Log(journal.PriNotice, fmt.Sprintf("cleanup of domain %s: %s", d.Name, summary(report)), inDomain,
 		count("SEEN", report.Seen), count("LIVE", report.Live), count("MARKED", report.Marked), count("UNMARKED", report.Unmarked),
-		count("REMOVED", report.Removed), count("STATIC", report.Static), count("MENDED", report.Mended), count("ORPHANS", report.Orphans),
+		count("REMOVED", report.Removed), count("STATIC", report.Static), count("LEFT_OVER", report.LeftOver), count("READDRESSED", report.Readdressed),
+		count("REPAIRED", report.Repaired), count("ORPHANS", report.Orphans),
 		logging.Field{Name: "DURATION_MS", Value: strconv.FormatInt(report.Duration.Milliseconds(), 10)})
 	return err
 }
 
 func summary(r cleanup.Report) string {
-	return fmt.Sprintf("%d seen, %d live, %d marked, %d unmarked, %d removed, %d static, %d mended, %d orphans, %s",
-		r.Seen, r.Live, r.Marked, r.Unmarked, r.Removed, r.Static, r.Mended, r.Orphans, r.Duration.Round(time.Millisecond))
+	text := fmt.Sprintf("%d seen, %d live, %d marked, %d unmarked, %d removed, %d static, %d repaired, %d orphans",
+		r.Seen, r.Live, r.Marked, r.Unmarked, r.Removed, r.Static, r.Repaired, r.Orphans)
+	if r.LeftOver > 0 {
+		text += fmt.Sprintf(", %d left over, %d of them readdressed", r.LeftOver, r.Readdressed)
+	}
+	return text + ", " + r.Duration.Round(time.Millisecond).String()
 }

@@ -9,10 +9,9 @@ import (
 	"strings"
 
 	"wgkex/internal/config"
+	"wgkex/internal/statefile"
 	"wgkex/internal/units"
 	"wgkex/internal/version"
-
-	"github.com/google/renameio/v2"
 )
 
 const usage = `usage: wgkex-generator NORMAL-DIR [EARLY-DIR LATE-DIR]
@@ -70,7 +69,7 @@ func save(cfg config.Config) error {
 	if err := os.MkdirAll(filepath.Dir(config.Effective), 0o755); err != nil {
 		return err
 	}
-	return renameio.WriteFile(config.Effective, text, 0o644, renameio.IgnoreUmask())
+	return statefile.Write(config.Effective, text, 0o644)
 }
 
 // report writes an error to the kernel's log, whence the journal takes it: at

@@ -10,6 +10,7 @@ import (
 	"net/netip"
 	"os"
 	"os/signal"
+	"runtime/debug"
 	"strconv"
 	"time"
 
@@ -18,6 +19,7 @@ import (
 	"wgkex/internal/counters"
 	"wgkex/internal/domain"
 	"wgkex/internal/exchange"
+	"wgkex/internal/kernel"
 	"wgkex/internal/logging"
 	"wgkex/internal/policy"
 	"wgkex/internal/protocol"
@@ -80,7 +82,9 @@ type request struct {
 	// key is zero until a valid one is read.
 	key    address.Key
 	action policy.Action
-	err    error
+	// refreshed says that all peers were read.
+	refreshed bool
+	err       error
 }
 
 // serve answers the request on the connection, counts it and logs it.
@@ -95,6 +99,11 @@ func serve(conn *net.TCPConn) {
 	}
 	if allowed {
 		r.log(remote, code)
+	}
+	if r.refreshed {
+		// The client may take its time to close, and what all peers take would
+		// be held as long.
+		debug.FreeOSMemory()
 	}
 	// A client that is gone has no use for an answer.
 	_ = protocol.Finish(conn, code, r.config.ReplyOK)
@@ -170,6 +179,7 @@ func (r *request) handle(conn *net.TCPConn) error {
 		return exchange.Classify(err)
 	}
 	r.action, err = exchange.Run(d, key)
+	r.refreshed = d.Refreshed
 	return errors.Join(err, d.Close())
 }
 
@@ -183,6 +193,9 @@ func (r *request) log(remote netip.AddrPort, code protocol.Code) {
 	message := fmt.Sprintf("accepted %s: peer %s %s in domain %s, address %s", remote, key, r.action, r.domain.Name, addr)
 	if r.err != nil {
 		message = fmt.Sprintf("refused %s: %v", remote, r.err)
+	}
+	if errors.Is(r.err, kernel.ErrMissing) || errors.Is(r.err, kernel.ErrUnfit) {
+		priority = journal.PriWarning // the admin has to do something
 	}
 	if code == protocol.Internal {
 		priority = journal.PriErr

@@ -4,9 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
+	"time"
 
 	"wgkex/internal/config"
 	"wgkex/internal/domain"
+	"wgkex/internal/kernel"
 	"wgkex/internal/logging"
 	"wgkex/internal/units"
 
@@ -20,16 +23,16 @@ func prepareCommand() *cobra.Command {
 		Use:   "prepare [DOMAIN]",
 		Short: "Check that a socket may listen (run by the sockets)",
 		Long: "Run by wgkex@DOMAIN.socket, without DOMAIN by wgkex.socket, before it listens:\n" +
-			"fails unless the configuration gives the socket the port that the last\n" +
-			"daemon-reload gave it, and reads the domain's peers for the first exchange.",
+			"fails unless the configuration as of the last daemon-reload gives the socket its\n" +
+			"port, and reads the domain's peers for the first exchange.",
 		Args: cobra.MaximumNArgs(1),
 		RunE: func(_ *cobra.Command, args []string) error {
 			name := ""
 			if len(args) > 0 {
 				name = args[0]
 			}
-			cfg, usable, err := config.LoadOrEffective()
-			if !usable {
+			cfg, err := config.LoadEffective()
+			if err != nil {
 				return err
 			}
 			if err := mayListen(cfg, name, port); err != nil {
@@ -63,21 +66,41 @@ func mayListen(cfg config.Config, name string, port uint16) error {
 	return nil
 }
 
-// prepare takes the snapshot of each domain that the socket serves. Interfaces
-// may come up later than sockets, so what fails here is for the exchanges to
-// find out again.
+// prepareTimeout is how long the start of a socket waits for a domain that others
+// use: its first exchange reads the peers if need be.
+const prepareTimeout = 3 * time.Second
+
+// prepare reads the peers of each domain that the socket serves. Interfaces may
+// come up later than sockets, so what fails here is for the exchanges to find
+// out again. No domain makes another wait.
 func prepare(cfg config.Config, name string) {
+	var wg sync.WaitGroup
 	for _, c := range cfg.Sorted() {
 		if name != "" && c.Name != name {
 			continue
 		}
-		d, err := domain.System.Open(context.Background(), c)
-		if err == nil {
-			_, _, err = d.Dump()
-			err = errors.Join(err, d.Close())
-		}
-		if err != nil {
-			logging.Log(journal.PriWarning, fmt.Sprintf("domain %s cannot serve yet: %v", c.Name, err), logging.Field{Name: "DOMAIN", Value: c.Name})
-		}
+		wg.Go(func() {
+			err := refresh(c)
+			if err == nil {
+				return
+			}
+			priority := journal.PriWarning
+			if errors.Is(err, kernel.ErrMissing) {
+				priority = journal.PriInfo // as at each boot
+			}
+			logging.Log(priority, fmt.Sprintf("domain %s cannot serve yet: %v", c.Name, err), logging.Field{Name: "DOMAIN", Value: c.Name})
+		})
 	}
+	wg.Wait()
+}
+
+func refresh(c config.Domain) error {
+	ctx, cancel := context.WithTimeout(context.Background(), prepareTimeout)
+	defer cancel()
+	d, err := domain.System.Open(ctx, c)
+	if err != nil {
+		return err
+	}
+	_, err = d.Refresh(nil)
+	return errors.Join(err, d.Close())
 }

@@ -8,6 +8,7 @@ import (
 	"io"
 	"net/netip"
 	"strings"
+	"sync"
 	"text/tabwriter"
 	"time"
 
@@ -27,8 +28,8 @@ func statusCommand() *cobra.Command {
 		Use:   "status [DOMAIN]",
 		Short: "Show the peers of a domain, or of all",
 		Long: "Prints a table of the peers. STATE is live (a handshake within 3 minutes), idle\n" +
-			"(within stale_after), stale, pending (never a handshake), or static (not managed by\n" +
-			"wgkex). Reading the peers also tells the exchanges of new static ones.",
+			"(within stale_after), stale, pending (never a handshake), static (not managed by\n" +
+			"wgkex), or left-over (of another address profile, or without an address). Reading the peers also tells the exchanges of new static ones.",
 		Args:              cobra.MaximumNArgs(1),
 		ValidArgsFunction: completeDomains,
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -48,14 +49,18 @@ func statusCommand() *cobra.Command {
 			if all.Results, err = counters.Read(counters.Path(domain.System.Dir, "")); err != nil {
 				return domain.Privileged(err)
 			}
-			var errs []error
-			for _, d := range domains {
-				s, err := readStatus(d)
-				if err != nil {
-					errs = append(errs, fmt.Errorf("domain %s: %w", d.Name, domain.Privileged(err)))
+			results, errs := make([]domainStatus, len(domains)), make([]error, len(domains))
+			var wg sync.WaitGroup
+			for i, d := range domains {
+				wg.Go(func() { results[i], errs[i] = readStatus(d) })
+			}
+			wg.Wait()
+			for i, d := range domains {
+				if errs[i] != nil {
+					errs[i] = fmt.Errorf("domain %s: %w", d.Name, domain.Privileged(errs[i]))
 					continue
 				}
-				all.Domains = append(all.Domains, s)
+				all.Domains = append(all.Domains, results[i])
 			}
 			if asJSON {
 				encoder := json.NewEncoder(cmd.OutOrStdout())
@@ -100,7 +105,15 @@ type domainStatus struct {
 	MaxPending int           `json:"max_pending"`
 	// Results counts the exchanges since boot by their outcome.
 	Results map[protocol.Code]uint64 `json:"results"`
-	Peers   []peerStatus             `json:"peers"`
+	// ClockStep is absent when the wall clock was not seen to be set.
+	ClockStep *clockStep   `json:"clock_step,omitempty"`
+	Peers     []peerStatus `json:"peers"`
+}
+
+// clockStep is when the wall clock was seen to be set, and by how much.
+type clockStep struct {
+	At      time.Time `json:"at"`
+	Seconds float64   `json:"seconds"`
 }
 
 type peerStatus struct {
@@ -109,7 +122,8 @@ type peerStatus struct {
 	Address    string         `json:"address,omitempty"`
 	AllowedIPs []netip.Prefix `json:"allowed_ips"`
 	State      policy.State   `json:"state"`
-	// LastHandshake is absent when there never was one.
+	// LastHandshake is absent when there never was one. It is by the wall clock
+	// of now, whatever that was set to then.
 	LastHandshake *time.Time `json:"last_handshake,omitempty"`
 	Received      int64      `json:"received"` // bytes
 	Sent          int64      `json:"sent"`     // bytes
@@ -117,13 +131,22 @@ type peerStatus struct {
 	staleAfter    time.Duration
 }
 
+// statusTimeout is how long the status waits for a domain that others use.
+const statusTimeout = 10 * time.Second
+
 func readStatus(c config.Domain) (s domainStatus, err error) {
-	d, err := domain.System.Open(context.Background(), c)
+	ctx, cancel := context.WithTimeout(context.Background(), statusTimeout)
+	defer cancel()
+	d, err := domain.System.Open(ctx, c)
 	if err != nil {
 		return s, err
 	}
 	defer func() { err = errors.Join(err, d.Close()) }()
-	peers, snapshot, err := d.Dump()
+	survey, err := d.Refresh(nil)
+	if err != nil {
+		return s, err
+	}
+	state, err := d.State()
 	if err != nil {
 		return s, err
 	}
@@ -133,20 +156,28 @@ func readStatus(c config.Domain) (s domainStatus, err error) {
 	}
 	s = domainStatus{
 		Results: results,
-		Domain:  c.Name, WireGuard: c.WireGuard, VXLAN: c.VXLAN, Counts: snapshot.Counts,
-		MaxPeers: c.MaxPeers, MaxPending: c.MaxPending, Peers: make([]peerStatus, len(peers)),
+		Domain:  c.Name, WireGuard: c.WireGuard, VXLAN: c.VXLAN, Counts: state.Counts,
+		MaxPeers: c.MaxPeers, MaxPending: c.MaxPending, Peers: make([]peerStatus, len(survey.Peers)),
 	}
-	now := time.Now()
-	for i, p := range peers {
+	now, sinceBoot := domain.System.Now(), domain.System.SinceBoot()
+	if state.Step != 0 {
+		s.ClockStep = &clockStep{At: now.Add(state.StepAt - sinceBoot), Seconds: state.Step.Seconds()}
+	}
+	for i, p := range survey.Peers {
+		record := survey.Records[i]
 		row := peerStatus{
-			Key: p.Key, AllowedIPs: p.AllowedIPs, State: p.State(c.Addresses, now, c.StaleAfter),
+			Key: p.Key, AllowedIPs: p.AllowedIPs, State: record.State(sinceBoot, c.StaleAfter),
 			Received: p.Received, Sent: p.Sent, staleAfter: c.StaleAfter,
 		}
-		if p.Managed(c.Addresses) {
+		if record.Kind == policy.Managed {
 			row.Address = p.AllowedIPs[0].Addr().String()
 		}
+		if p.AllowedIPs == nil {
+			row.AllowedIPs = []netip.Prefix{} // not null
+		}
 		if !p.Pending() {
-			row.LastHandshake = &p.LastHandshake
+			at := now.Add(record.Active - sinceBoot)
+			row.LastHandshake = &at
 		}
 		if p.Endpoint.IsValid() {
 			row.Endpoint = p.Endpoint.String()
@@ -163,6 +194,9 @@ func printStatus(out io.Writer, all status) error {
 		fmt.Fprintf(out, "domain %s on %s and %s: %d of %d peers, %d of %d pending\n",
 			s.Domain, s.WireGuard, s.VXLAN, s.Counts.Peers, s.MaxPeers, s.Counts.Pending, s.MaxPending)
 		fmt.Fprintf(out, "exchanges since boot: %s\n", resultsText(s.Results))
+		if s.ClockStep != nil {
+			fmt.Fprintf(out, "the clock was set by %+.0f s, as seen at %s\n", s.ClockStep.Seconds, s.ClockStep.At.Local().Format(time.DateTime))
+		}
 		if len(s.Peers) == 0 {
 			continue
 		}
@@ -193,7 +227,7 @@ func resultsText(results map[protocol.Code]uint64) string {
 }
 
 func (p peerStatus) stateText() string {
-	if p.State == policy.Stale {
+	if p.State == policy.StateStale {
 		return "stale since " + p.LastHandshake.Add(p.staleAfter).Local().Format(time.DateTime)
 	}
 	return string(p.State)

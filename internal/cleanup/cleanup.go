@@ -5,6 +5,7 @@ package cleanup
 import (
 	"context"
 	"errors"
+	"net/netip"
 	"slices"
 	"time"
 
@@ -25,38 +26,42 @@ const (
 	// before anybody who waits has woken up.
 	batchPause = 2 * time.Millisecond
 	// maxReadingAge bounds how long before its removal a peer may have had a
-	// handshake that went unnoticed. To read many peers takes longer than to
-	// remove a batch.
-	maxReadingAge = 10 * time.Second
+	// handshake that went unnoticed.
+	maxReadingAge = 3 * time.Second
+	// maxReaddressed bounds how long the first part of a run keeps the lock.
+	maxReaddressed = 1000
 )
 
 // Cleanup is one run for one domain.
 type Cleanup struct {
 	Host   domain.Host
 	Domain config.Domain
-	// Path is the file of marks, BootID the boot that it must be of.
-	Path, BootID string
-	StaleAfter   time.Duration
-	MarkAge      time.Duration
+	// LockTimeout is how long to wait for the domain each time.
+	LockTimeout time.Duration
+	StaleAfter  time.Duration
+	MarkAge     time.Duration
+	// Sleep is time.Sleep, but in tests.
+	Sleep func(time.Duration)
 	// DryRun changes nothing and counts what would be done.
 	DryRun bool
-	// Removed is told of each peer that was removed, and Warn of trouble that
-	// does not stop the run.
-	Removed func(policy.Peer)
-	Warn    func(error)
+	// Removed is told of each peer that was removed, with its record and the
+	// time since boot then.
+	Removed func(policy.Record, time.Duration)
 }
 
 // Report counts what a run did.
 type Report struct {
-	Seen     int // managed peers
-	Static   int // peers that are not wgkex's
-	Live     int // managed peers that are not stale
-	Marked   int // newly found stale
-	Unmarked int // marked before and not stale any more
-	Removed  int
-	Mended   int // peers that lacked FDB entries
-	Orphans  int // FDB entries without a peer, removed
-	Duration time.Duration
+	Seen        int // managed peers
+	Static      int // peers that are not wgkex's
+	LeftOver    int // peers of another address profile, or without an address
+	Readdressed int // of these, those that were given their address
+	Live        int // managed peers that are not stale
+	Marked      int // newly found stale
+	Unmarked    int // marked before and not stale any more
+	Removed     int
+	Repaired    int // peers that lacked FDB entries
+	Orphans     int // FDB entries without a peer, removed
+	Duration    time.Duration
 }
 
 // Run does the work. Its error says what could not be done; everything that
@@ -69,161 +74,182 @@ func (c Cleanup) Run() (Report, error) {
 }
 
 func (c Cleanup) run(start time.Duration) (r Report, err error) {
-	old, err := readMarks(c.Path, c.BootID)
-	if err != nil {
-		c.Warn(err)
-	}
-	peers, read, err := c.survey(&r)
+	var due []policy.Record
+	err = c.locked(func(d *domain.Domain) error {
+		return c.survey(d, &r, func(s domain.Survey) { due = c.mark(s.Records, start, &r) })
+	})
 	if err != nil {
 		return r, err
 	}
-	marks, due := c.sort(peers, old, start, &r)
 	if c.DryRun {
-		for _, p := range due {
-			c.Removed(p)
+		for _, record := range due {
+			c.Removed(record, c.Host.SinceBoot())
 		}
 		r.Removed = len(due)
 		return r, nil
 	}
-	// First the marks: where they cannot be kept, nobody is removed. Those of
-	// the peers to be removed stay until they are, so that the next run goes on
-	// where this one was killed.
-	if err := writeMarks(c.Path, c.BootID, marks); err != nil {
-		return r, err
+	for len(due) > 0 {
+		err = c.locked(func(d *domain.Domain) (err error) {
+			due, err = c.removeBatch(d, due, &r)
+			return err
+		})
+		if err != nil {
+			return r, err
+		}
+		c.Sleep(batchPause)
 	}
-	if len(due) == 0 {
-		return r, nil
-	}
-	err = c.remove(due, read, marks, &r)
-	return r, errors.Join(err, writeMarks(c.Path, c.BootID, marks))
+	return r, nil
 }
 
-// reading tells one reading of the peers from another.
-type reading struct {
-	at time.Duration // since boot
-	// written is that of the snapshot that came of it, or of our own changes.
-	written int64
-}
-
-// survey reads the managed peers and mends the FDB.
-func (c Cleanup) survey(r *Report) (peers []policy.Peer, read reading, err error) {
-	d, err := c.Host.Open(context.Background(), c.Domain)
+// locked calls do with the domain's lock held.
+func (c Cleanup) locked(do func(*domain.Domain) error) (err error) {
+	ctx, cancel := context.WithTimeout(context.Background(), c.LockTimeout)
+	defer cancel()
+	d, err := c.Host.Open(ctx, c.Domain)
 	if err != nil {
-		return nil, read, err
+		return err
 	}
 	defer func() { err = errors.Join(err, d.Close()) }()
-	read.at = c.Host.SinceBoot()
-	if peers, err = d.Peers(); err != nil {
-		return nil, read, err
-	}
-	var damage domain.Damage
+	return do(d)
+}
+
+// survey reads all peers, which mark looks at, and puts right what is not as it
+// should be.
+func (c Cleanup) survey(d *domain.Domain, r *Report, mark func(domain.Survey)) (err error) {
+	var survey domain.Survey
 	if c.DryRun {
-		damage, err = d.Survey(peers)
-	} else if damage, err = d.Mend(peers); err == nil {
-		var snapshot domain.Snapshot
-		snapshot, err = d.Remember(peers)
-		read.written = snapshot.Written
+		survey, err = d.Read()
+		mark(survey)
+	} else {
+		survey, err = d.Refresh(mark)
 	}
-	r.Mended, r.Orphans = len(damage.Peers), len(damage.Orphans)
-	static := func(p policy.Peer) bool { return !p.Managed(d.Addresses) }
-	managed := slices.DeleteFunc(slices.Clone(peers), static)
-	r.Seen, r.Static = len(managed), len(peers)-len(managed)
-	return managed, read, err
-}
-
-// sort makes the new marks of the old ones, and picks the peers to be removed.
-// Marks are dated to the start of the run and their age is told now, so that
-// runs a MarkAge apart are so however long each takes to read the peers.
-func (c Cleanup) sort(peers []policy.Peer, old map[address.Key]mark, start time.Duration, r *Report) (marks map[address.Key]mark, due []policy.Peer) {
-	now, sinceBoot := c.Host.Now(), c.Host.SinceBoot()
-	marks = map[address.Key]mark{}
-	for _, p := range peers {
-		m, marked := old[p.Key]
-		if !p.Stale(now, c.StaleAfter) {
-			r.Live++
-			if marked {
-				r.Unmarked++
-			}
-			continue
-		}
-		// A mark from the future is no mark of this clock.
-		if !marked || !m.LastHandshake.Equal(p.LastHandshake) || m.At > sinceBoot {
-			marks[p.Key] = mark{At: start, LastHandshake: p.LastHandshake}
-			r.Marked++
-			continue
-		}
-		marks[p.Key] = m
-		if sinceBoot-m.At >= c.MarkAge {
-			due = append(due, p)
+	if err != nil {
+		return err
+	}
+	for _, record := range survey.Records {
+		switch record.Kind {
+		case policy.Managed:
+			r.Seen++
+		case policy.LeftOver:
+			r.LeftOver++
+		case policy.Static:
+			r.Static++
 		}
 	}
-	return marks, due
-}
-
-// remove removes the peers in batches, each with the lock held, and takes the
-// marks of the removed away.
-func (c Cleanup) remove(due []policy.Peer, read reading, marks map[address.Key]mark, r *Report) (err error) {
-	for len(due) > 0 {
-		if due, err = c.removeBatch(due, &read, marks, r); err != nil {
+	if c.DryRun {
+		drift, err := d.Drift(survey.Peers)
+		r.Repaired, r.Orphans = len(drift.Peers), len(drift.Orphans)
+		return err
+	}
+	if r.LeftOver > 0 {
+		keys, err := c.readdressable(d, survey)
+		if err == nil && len(keys) > 0 {
+			survey, err = d.Readdress(keys...)
+		}
+		if err != nil {
 			return err
 		}
-		time.Sleep(batchPause)
+		r.Readdressed = len(keys)
 	}
-	return nil
+	drift, err := d.Repair(survey.Peers)
+	r.Repaired, r.Orphans = len(drift.Peers), len(drift.Orphans)
+	return err
 }
 
-// removeBatch removes the first of those that are due and returns the rest. It
-// reads the peers anew when an exchange has changed any in the meantime, or when
-// so much time has passed that many may have had a handshake.
-func (c Cleanup) removeBatch(due []policy.Peer, read *reading, marks map[address.Key]mark, r *Report) (rest []policy.Peer, err error) {
-	d, err := c.Host.Open(context.Background(), c.Domain)
+// readdressable are the left-over peers, at most maxReaddressed, whose derived
+// address nobody else has.
+func (c Cleanup) readdressable(d *domain.Domain, survey domain.Survey) (keys []address.Key, err error) {
+	managed := map[netip.Addr]bool{}
+	var others, leftOver []policy.Peer
+	for i, p := range survey.Peers {
+		switch survey.Records[i].Kind {
+		case policy.Managed:
+			managed[p.AllowedIPs[0].Addr()] = true
+			continue
+		case policy.LeftOver:
+			leftOver = append(leftOver, p)
+		}
+		others = append(others, p)
+	}
+	for _, p := range leftOver {
+		mac, addr := d.Config.Addresses.Of(p.Key)
+		gateways, err := d.Kernel.Owns(mac, addr)
+		if err != nil {
+			return keys, err
+		}
+		claimed := slices.ContainsFunc(others, func(other policy.Peer) bool { return other.Key != p.Key && other.Claims(addr) })
+		if len(keys) < maxReaddressed && !gateways && !claimed && !managed[addr] {
+			managed[addr] = true
+			keys = append(keys, p.Key)
+		}
+	}
+	return keys, nil
+}
+
+// mark marks stale peers, takes the marks of the others away, and returns those
+// that are to be removed. Marks are dated to the start of the run and their age
+// is told now, so that runs a MarkAge apart are so however long each takes to
+// read the peers.
+func (c Cleanup) mark(records []policy.Record, start time.Duration, r *Report) (due []policy.Record) {
+	now := c.Host.SinceBoot()
+	for i := range records {
+		record := &records[i]
+		switch {
+		case record.Kind != policy.Managed:
+			record.Marked = 0
+		case !record.Stale(now, c.StaleAfter):
+			r.Live++
+			if record.Marked != 0 {
+				r.Unmarked++
+			}
+			record.Marked = 0
+		case record.Marked == 0:
+			record.Marked = start
+			r.Marked++
+		case now-record.Marked >= c.MarkAge:
+			due = append(due, *record)
+		}
+	}
+	return due
+}
+
+// removeBatch removes the first of those that are due and returns the rest. Who
+// has had a handshake or was registered anew in the meantime is not due any
+// more.
+func (c Cleanup) removeBatch(d *domain.Domain, due []policy.Record, r *Report) (rest []policy.Record, err error) {
+	state, err := d.State()
 	if err != nil {
 		return nil, err
 	}
-	defer func() { err = errors.Join(err, d.Close()) }()
-	snapshot, ok := d.Snapshot()
-	if !ok || snapshot.Written != read.written || c.Host.SinceBoot()-read.at > maxReadingAge {
-		var peers []policy.Peer
-		read.at = c.Host.SinceBoot()
-		if peers, snapshot, err = d.Dump(); err != nil {
+	if state == nil || c.Host.SinceBoot()-state.Reading.Began > maxReadingAge {
+		if _, err := d.Refresh(nil); err != nil {
 			return nil, err
 		}
-		due = stillDue(due, peers, d.Addresses, marks)
-	}
-	gone := due[:min(batchSize, len(due))]
-	keys := make([]address.Key, len(gone))
-	for i, p := range gone {
-		keys[i] = p.Key
-	}
-	if err := d.RemovePeers(keys); err != nil {
-		return nil, err
-	}
-	for _, p := range gone {
-		// The peer is gone, whatever becomes of its FDB entries: as orphans
-		// they are the next run's.
-		delete(marks, p.Key)
-		snapshot.Counts.Remove(p)
-		r.Removed++
-		c.Removed(p)
-		err = errors.Join(err, d.RemoveEntries(p.Key))
-	}
-	snapshot, saveErr := d.Save(snapshot)
-	read.written = snapshot.Written
-	return due[len(gone):], errors.Join(err, saveErr)
-}
-
-// stillDue is those of due that are among peers as they were when they were
-// found stale. Whoever is not there any more needs no mark, either.
-func stillDue(due, peers []policy.Peer, profile address.Profile, marks map[address.Key]mark) []policy.Peer {
-	known := make(map[address.Key]policy.Peer, len(peers))
-	for _, p := range peers {
-		known[p.Key] = p
-	}
-	return slices.DeleteFunc(due, func(p policy.Peer) bool {
-		now, there := known[p.Key]
-		if !there {
-			delete(marks, p.Key)
+		if state, err = d.State(); err != nil {
+			return nil, err
 		}
-		return !there || !now.Managed(profile) || !now.LastHandshake.Equal(p.LastHandshake)
-	})
+	}
+	batch := due[:min(batchSize, len(due))]
+	var gone []policy.Record
+	for _, marked := range batch {
+		mac, _ := d.Config.Addresses.Of(marked.Key)
+		records, err := state.Find(mac)
+		if err != nil {
+			return nil, err
+		}
+		if slices.ContainsFunc(records, marked.Same) {
+			gone = append(gone, marked)
+		}
+	}
+	if len(gone) == 0 {
+		return due[len(batch):], nil
+	}
+	peersGone, err := d.Remove(gone...)
+	if peersGone {
+		for _, record := range gone {
+			r.Removed++
+			c.Removed(record, c.Host.SinceBoot())
+		}
+	}
+	return due[len(batch):], err
 }

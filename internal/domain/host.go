@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"os"
+	"strings"
 	"time"
 
 	"wgkex/internal/kernel"
@@ -13,19 +15,24 @@ import (
 
 // Host is what domains live on. There is one, System, but in tests.
 type Host struct {
-	// Dir holds locks, snapshots and counters.
+	// Dir holds locks, states and counters.
 	Dir string
 	// Devices opens the interfaces of a domain.
 	Devices func(wireguard, vxlan string) (kernel.Devices, error)
-	// Now is the wall clock, which handshakes are told in.
+	// Now is the wall clock, which the kernel tells handshakes in.
 	Now func() time.Time
 	// SinceBoot is a clock that nobody sets, for how long something has been.
 	SinceBoot func() time.Duration
+	// BootID tells one boot from another.
+	BootID func() string
 }
 
-// System is this gateway. tmpfiles.d makes its directory, for the user wgkex to
+// System is this gateway. tmpfiles.d makes its directory, for the services to
 // write in.
-var System = Host{Dir: "/run/wgkex/domains", Devices: kernel.Open, Now: time.Now, SinceBoot: sinceBoot}
+var System = Host{Dir: "/run/wgkex/domains", Devices: kernel.Open, Now: time.Now, SinceBoot: sinceBoot, BootID: bootID}
+
+// fileMode is that of the files in Dir: the services are users of one group.
+const fileMode = 0o660
 
 // sinceBoot is CLOCK_BOOTTIME (clock_gettime(2)), which goes on during suspend.
 func sinceBoot() time.Duration {
@@ -34,6 +41,19 @@ func sinceBoot() time.Duration {
 		panic(err) // every Linux that WireGuard is in has the clock
 	}
 	return time.Duration(ts.Nano())
+}
+
+// bootID is the kernel's (random(4)), as systemd writes it: without hyphens.
+// The units give it to their processes, which have no /proc.
+func bootID() string {
+	if id := os.Getenv("WGKEX_BOOT_ID"); id != "" {
+		return id
+	}
+	id, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	if err != nil {
+		return ""
+	}
+	return strings.ReplaceAll(strings.TrimSpace(string(id)), "-", "")
 }
 
 // Privileged says what an error for want of privileges wants, for whoever runs

@@ -6,7 +6,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"time"
 
 	"wgkex/internal/address"
@@ -16,135 +15,247 @@ import (
 	"wgkex/internal/protocol"
 )
 
+// fullFor is how long after a reading of all peers a domain that was full then
+// is taken to be full still: whoever fills it up must not make every refusal
+// cost a reading.
+const fullFor = 2 * time.Second
+
 // Run makes the key a peer of the domain, or makes sure that it is one. It
 // returns what it did to the peer, or the error that refused or failed it, of
-// which protocol.CodeOf is the code. After an error the kernel holds either
-// the peer with both FDB entries or none of the three.
+// which protocol.CodeOf is the code. After an error the kernel holds what it
+// held before, or the whole router, or FDB entries without a peer.
 func Run(d *domain.Domain, key address.Key) (policy.Action, error) {
-	action, err := run(d, key)
+	action, err := (&run{Domain: d, key: key}).run()
 	return action, Classify(err)
 }
 
-// Classify makes the client's business of an error that the gateway may get
-// over by itself: a missing interface and a lock that others hold for too long
-// are reasons to try again.
+// Classify turns errors that pass into BUSY: an interface that is missing or
+// cannot serve, a lock that others hold for too long, peers that somebody
+// changes too fast to be read.
 func Classify(err error) error {
-	if errors.Is(err, kernel.ErrMissing) || errors.Is(err, context.DeadlineExceeded) {
-		return protocol.Refuse(protocol.Busy, "%v", err)
+	for _, passing := range []error{kernel.ErrMissing, kernel.ErrUnfit, kernel.ErrInterrupted, context.DeadlineExceeded} {
+		if errors.Is(err, passing) {
+			return protocol.Refuse(protocol.Busy, "%w", err)
+		}
 	}
 	return err
 }
 
-func run(d *domain.Domain, key address.Key) (policy.Action, error) {
-	mac, addr := d.Addresses.Of(key)
-	e := policy.Exchange{Key: key, Profile: d.Addresses, MaxPeers: d.MaxPeers, MaxPending: d.MaxPending, Now: d.Now()}
-	var err error
-	if e.GatewayKey, err = d.PublicKey(); err != nil {
-		return 0, err
-	}
-	if e.GatewayOwns, err = d.Owns(mac, addr); err != nil {
-		return 0, err
-	}
+// run is one exchange under way.
+type run struct {
+	*domain.Domain
+	key   address.Key
+	state *domain.State
+	// fresh says that the state is of a reading made for this exchange.
+	fresh bool
+	facts policy.Exchange
+}
 
-	// The common case, a key that the gateway does not know, must not cost a
-	// dump of all peers. MAC and address determine each other and every
-	// managed peer has an FDB entry for its MAC: where there is none, no
-	// managed peer has this key or this address, and the snapshot tells of
-	// the static ones.
-	known, err := d.HasEntry(mac)
+func (r *run) run() (policy.Action, error) {
+	if err := r.gather(); err != nil {
+		return 0, err
+	}
+	action, err := r.facts.Decide()
+	if errors.Is(err, policy.ErrFull) {
+		action, err = r.makeRoom(err)
+	}
 	if err != nil {
 		return 0, err
 	}
-	snapshot, ok := d.Snapshot()
-	if ok && !known {
-		e.Peers, e.Counts = snapshot.Peers(), snapshot.Counts
-		action, err := e.Decide()
-		// Peers may have left or had their first handshake since the snapshot,
-		// and one may be overdue. But whoever fills the domain up must not
-		// make every refusal cost a dump.
-		if protocol.CodeOf(err) != protocol.Busy || e.Now.Sub(snapshot.Read).Abs() < fullFor {
-			return action, apply(d, e, action, snapshot, err)
-		}
-	}
-	if e.Peers, snapshot, err = d.Dump(); err != nil {
-		return 0, err
-	}
-	e.Counts = snapshot.Counts
-	if known && !slices.ContainsFunc(e.Peers, func(p policy.Peer) bool { return p.Key == key }) {
-		// The FDB has more than the peers account for, as after somebody
-		// removed them all: without it the next exchange costs no dump again.
-		if _, err := d.Mend(e.Peers); err != nil {
-			return 0, err
-		}
-	}
-	action, err := e.Decide()
-	if protocol.CodeOf(err) == protocol.Busy { // only a full domain asks who is overdue
-		e.Overdue = d.Overdue(e.Peers)
-		action, err = e.Decide()
-	}
-	return action, apply(d, e, action, snapshot, err)
+	return r.apply(action)
 }
 
-// fullFor is how long a domain that was found full is taken to be full.
-const fullFor = 2 * time.Second
-
-// apply does what was decided, or returns why nothing is to be done.
-func apply(d *domain.Domain, e policy.Exchange, action policy.Action, snapshot domain.Snapshot, refused error) error {
-	if refused != nil {
-		return refused
+// gather learns what the policy has to know, of which most is in the state.
+//
+// A key that a router has for the first time, and one that is sent again, must
+// not cost a reading of all peers: that takes time in proportion to their
+// number, and a stranger could ask for it over and over.
+func (r *run) gather() error {
+	c := r.Config
+	r.facts = policy.Exchange{
+		Key: r.key, Profile: c.Addresses, MaxPeers: c.MaxPeers, MaxPending: c.MaxPending,
+		SinceBoot: r.Host.SinceBoot(),
 	}
-	key := e.Key
-	_, addr := d.Addresses.Of(key)
-	var change error
-	switch action {
-	case policy.Keep:
-		return d.SetEntries(key)
-	case policy.Add:
-		snapshot.Counts.Peers++
-		snapshot.Counts.Pending++
-		if _, err := d.Save(snapshot); err != nil {
-			return err
-		}
-		change = d.AddPeer(key, addr)
-	case policy.Reset:
-		snapshot.Counts.Pending++ // at most: it may have been pending before
-		if _, err := d.Save(snapshot); err != nil {
-			return err
-		}
-		change = d.ResetPeer(key, addr)
-	case policy.Replace:
-		// The counts stay as they are.
-		gone := e.Overdue.Key
-		if err := errors.Join(d.RemovePeers([]address.Key{gone}), d.RemoveEntries(gone)); err != nil {
-			return err
-		}
-		change = d.AddPeer(key, addr)
+	mac, addr := c.Addresses.Of(r.key)
+	var err error
+	if r.facts.GatewayKey, err = r.Kernel.PublicKey(); err != nil {
+		return err
 	}
-	if change == nil {
-		change = d.SetEntries(key)
+	if r.facts.GatewayOwns, err = r.Kernel.Owns(mac, addr); err != nil {
+		return err
 	}
-	if change == nil {
+	if r.state, err = r.State(); err != nil {
+		return err
+	}
+	if r.state == nil {
+		return r.refresh()
+	}
+	if err := r.consult(); err != nil {
+		return err
+	}
+	// What is refused whatever the managed peers are needs no more questions.
+	if len(r.facts.Managed) > 0 || r.facts.Refused() != nil {
 		return nil
 	}
-	// Even the step that failed may have been done: a netlink answer can be
-	// lost after the fact.
-	if err := undo(d, key); err != nil {
-		return errors.Join(change, fmt.Errorf("undoing the exchange: %w", err))
+	// MAC and address determine each other, and a managed peer stands after its
+	// FDB entries: where neither the state nor the FDB has the MAC, no managed
+	// peer has this key or address. One that others have added since is found
+	// by its entry.
+	known, err := r.Kernel.HasEntry(mac)
+	if err != nil || !known {
+		return err
 	}
-	return change
+	return r.refresh()
 }
 
-// undo removes the peer and its FDB entries, unless it turns out to be a static
-// peer that the snapshot did not know yet.
-func undo(d *domain.Domain, key address.Key) error {
-	peers, _, err := d.Dump()
+// refresh reads all peers.
+func (r *run) refresh() error {
+	survey, err := r.Refresh(nil)
 	if err != nil {
 		return err
 	}
-	for _, p := range peers {
-		if p.Key == key && p.Managed(d.Addresses) {
-			err = d.RemovePeers([]address.Key{key})
+	r.fresh = true
+	if r.state, err = r.State(); err != nil {
+		return err
+	}
+	if err := r.consult(); err != nil || len(r.facts.Managed) > 0 || r.facts.Refused() != nil {
+		return err
+	}
+	// Nobody has the address: entries that lead there are left over, as after
+	// somebody removed all peers. Without them the next exchange costs no
+	// reading again.
+	mac, _ := r.Config.Addresses.Of(r.key)
+	if left, err := r.Kernel.HasEntry(mac); err != nil || !left {
+		return err
+	}
+	_, err = r.Repair(survey.Peers)
+	return err
+}
+
+// consult takes the facts from the state.
+func (r *run) consult() (err error) {
+	mac, _ := r.Config.Addresses.Of(r.key)
+	r.facts.Others, r.facts.Counts = r.state.Others, r.state.Counts
+	records, err := r.state.Find(mac)
+	if err != nil {
+		return err
+	}
+	r.facts.Managed = r.facts.Managed[:0]
+	for _, record := range records {
+		if record.Kind == policy.Managed {
+			r.facts.Managed = append(r.facts.Managed, record)
 		}
 	}
-	return errors.Join(err, d.RemoveEntries(key))
+	return nil
+}
+
+// makeRoom decides about a key for which a domain has no room: peers may have
+// left or had their first handshake since the reading, or one has had its time
+// and goes. Full is the refusal otherwise.
+func (r *run) makeRoom(full error) (policy.Action, error) {
+	for {
+		stale := !r.fresh && r.facts.SinceBoot-r.state.Reading.Began >= fullFor
+		if stale {
+			if err := r.refresh(); err != nil {
+				return 0, err
+			}
+			if action, err := r.facts.Decide(); !errors.Is(err, policy.ErrFull) {
+				return action, err
+			}
+		}
+		overdue, err := r.overdue()
+		if err != nil {
+			return 0, err
+		}
+		if overdue == nil {
+			return 0, full
+		}
+		// It may have connected since, or be gone.
+		p, there, err := r.Kernel.Peer(overdue.Key)
+		if err != nil {
+			return 0, err
+		}
+		if there && p.Pending() && p.Managed(r.Config.Addresses) {
+			r.facts.Overdue = overdue
+			return r.facts.Decide()
+		}
+		if r.fresh {
+			return 0, full
+		}
+		r.state.Reading = policy.Reading{} // it has been overtaken
+	}
+}
+
+// overdue is the managed peer that has been pending longest, if it may go.
+func (r *run) overdue() (*policy.Record, error) {
+	records, err := r.state.All()
+	if err != nil {
+		return nil, err
+	}
+	var oldest *policy.Record
+	for i, record := range records {
+		if record.Overdue(r.facts.SinceBoot) && (oldest == nil || record.Registered < oldest.Registered) {
+			oldest = &records[i]
+		}
+	}
+	return oldest, nil
+}
+
+// apply does what was decided. The action that it returns is what was done in
+// the end.
+func (r *run) apply(action policy.Action) (policy.Action, error) {
+	switch action {
+	case policy.Keep:
+		return action, r.Ensure(r.key)
+	case policy.Renew:
+		return action, r.Renew(r.key)
+	case policy.Add:
+		return action, r.Add(r.key)
+	case policy.Reset:
+		err := r.Reset(r.key, func() (record policy.Record, still bool, err error) {
+			action, err = r.lookAgain()
+			return r.facts.Managed[0], action == policy.Reset, err
+		})
+		return action, err
+	case policy.Replace:
+		if _, err := r.Remove(*r.facts.Overdue); err != nil {
+			return action, err
+		}
+		return action, r.Add(r.key)
+	case policy.Readdress:
+		_, err := r.Domain.Readdress(r.key)
+		return action, err
+	}
+	return action, fmt.Errorf("no such action: %d", action)
+}
+
+// lookAgain asks the kernel about the peer that is to be reset, immediately
+// before: its router may have connected since the reading, and a stranger may
+// repeat its key at just that moment. What can still come between is a handshake
+// in the time from the kernel's answer to the reset, which is the next thing that
+// is done.
+func (r *run) lookAgain() (policy.Action, error) {
+	reading := policy.Reading{Began: r.Host.SinceBoot()}
+	reading.Offset = time.Duration(r.Host.Now().UnixNano()) - reading.Began
+	p, there, err := r.Kernel.Peer(r.key)
+	if err != nil {
+		return 0, err
+	}
+	reading.Ended = r.Host.SinceBoot()
+	switch {
+	case !there: // somebody has removed it: there is nothing to cut
+		return policy.Reset, nil
+	case !p.Managed(r.Config.Addresses):
+		return 0, fmt.Errorf("peer %s was changed by others since the last reading: %w", r.key, r.overtaken())
+	}
+	r.facts.Managed[0] = policy.Follow(&r.facts.Managed[0], p, r.Config.Addresses, r.state.Reading, reading)
+	r.facts.SinceBoot = reading.Ended
+	return r.facts.Decide()
+}
+
+// overtaken reads all peers for the next exchange to know what others have
+// changed, and is the error of this one.
+func (r *run) overtaken() error {
+	_, err := r.Refresh(nil)
+	return errors.Join(kernel.ErrInterrupted, err)
 }

@@ -1,9 +1,10 @@
 // Package policy holds the rules about peers: whose they are, whether a key
-// may be added, when a peer is stale. It decides over facts that others read
-// and touches nothing itself.
+// may be added, when a peer is live, stale or overdue. It decides over facts
+// that others read and touches nothing itself.
 package policy
 
 import (
+	"errors"
 	"net/netip"
 	"time"
 
@@ -20,71 +21,29 @@ const LiveFor = 180 * time.Second
 // its peer may go.
 const PendingFor = 15 * time.Minute
 
-// Peer is a peer of a WireGuard interface.
+// Peer is a peer of a WireGuard interface, as the kernel shows it.
 type Peer struct {
 	Key        address.Key
 	AllowedIPs []netip.Prefix
-	// LastHandshake is zero when there never was one.
+	// LastHandshake is by the wall clock as it was set then, and zero when
+	// there never was one.
 	LastHandshake time.Time
 	Endpoint      netip.AddrPort
 	Received      int64 // bytes
 	Sent          int64 // bytes
 }
 
-// Managed reports whether wgkex put the peer there: its sole allowed IP is its
-// own derived address. Every other peer is static, and not wgkex's to touch.
-func (p Peer) Managed(profile address.Profile) bool {
-	_, addr := profile.Of(p.Key)
-	return len(p.AllowedIPs) == 1 && p.AllowedIPs[0] == netip.PrefixFrom(addr, addr.BitLen())
-}
+// Managed reports whether the peer's Kind is Managed.
+func (p Peer) Managed(profile address.Profile) bool { return p.Kind(profile) == Managed }
 
 // Pending reports whether the peer never had a handshake.
 func (p Peer) Pending() bool { return p.LastHandshake.IsZero() }
 
-// Live reports whether the peer's tunnel is in use. A handshake in the future
-// is one before the gateway's clock was set back, and counts as fresh.
-func (p Peer) Live(now time.Time) bool {
-	return !p.Pending() && now.Sub(p.LastHandshake) < LiveFor
-}
-
-// Stale reports whether the peer never had a handshake or none for more than
-// after. A handshake in the future counts as fresh, as in Live.
-func (p Peer) Stale(now time.Time, after time.Duration) bool {
-	return p.Pending() || now.Sub(p.LastHandshake) > after
-}
-
-// State is a peer's state in a word.
-type State string
-
-// The states.
-const (
-	Static  State = "static"  // not managed
-	Pending State = "pending" // never had a handshake
-	Live    State = "live"    // a handshake within LiveFor
-	Idle    State = "idle"    // none so recent, but not stale
-	Stale   State = "stale"
-)
-
-// State is the peer's, stale after the given time.
-func (p Peer) State(profile address.Profile, now time.Time, after time.Duration) State {
-	switch {
-	case !p.Managed(profile):
-		return Static
-	case p.Pending():
-		return Pending
-	case p.Live(now):
-		return Live
-	case p.Stale(now, after):
-		return Stale
-	}
-	return Idle
-}
-
-// Owns reports whether traffic to addr belongs to the peer and must not be
+// Claims reports whether traffic to addr goes to the peer and must not be
 // taken away by a new peer with addr as its allowed IP. A prefix as wide as
 // the link-local subnet is no claim to each address in it, but the route for
 // whatever no peer claims.
-func (p Peer) Owns(addr netip.Addr) bool {
+func (p Peer) Claims(addr netip.Addr) bool {
 	for _, prefix := range p.AllowedIPs {
 		if prefix.Contains(addr) && prefix.Bits() > 64 {
 			return true
@@ -99,25 +58,28 @@ type Counts struct {
 	Pending int `json:"pending"`
 }
 
-// Count counts the managed among the peers.
-func Count(peers []Peer, profile address.Profile) Counts {
+// Count counts the managed among the records.
+func Count(records []Record) Counts {
 	var c Counts
-	for _, p := range peers {
-		if p.Managed(profile) {
-			c.Peers++
-			if p.Pending() {
-				c.Pending++
-			}
-		}
+	for _, r := range records {
+		c.Add(r)
 	}
 	return c
 }
 
-// Remove takes a managed peer out of the counts.
-func (c *Counts) Remove(p Peer) {
-	c.Peers--
-	if p.Pending() {
-		c.Pending--
+// Add counts one more peer, if it is managed.
+func (c *Counts) Add(r Record) { c.add(r, 1) }
+
+// Remove counts one peer less, if it is managed.
+func (c *Counts) Remove(r Record) { c.add(r, -1) }
+
+func (c *Counts) add(r Record, n int) {
+	if r.Kind != Managed {
+		return
+	}
+	c.Peers += n
+	if r.Pending() {
+		c.Pending += n
 	}
 }
 
@@ -129,16 +91,18 @@ type Exchange struct {
 	GatewayKey address.Key
 	// GatewayOwns says that the derived MAC or address is the gateway's own.
 	GatewayOwns bool
-	// Peers has all static peers and, if any peer may have the key or its
-	// address, all managed ones too.
-	Peers  []Peer
-	Counts Counts
+	// Others are all peers that are not managed.
+	Others []Peer
+	// Managed are the managed peers that may have the key or its address.
+	Managed []Record
+	Counts  Counts
 	// Overdue is the managed peer that has been pending longest, if that is
-	// PendingFor or more.
-	Overdue *Peer
+	// PendingFor or more. Only a full domain asks for it.
+	Overdue *Record
 	// MaxPeers and MaxPending limit the Counts.
 	MaxPeers, MaxPending int
-	Now                  time.Time
+	// SinceBoot is now.
+	SinceBoot time.Duration
 }
 
 // Action is what an accepted exchange does to the peer.
@@ -146,7 +110,7 @@ type Action uint8
 
 // The actions.
 const (
-	// Keep leaves the peer as it is.
+	// Keep makes sure that the peer is there, and leaves it as it is.
 	Keep Action = iota
 	// Add adds a peer that is not there.
 	Add
@@ -156,49 +120,98 @@ const (
 	Reset
 	// Replace removes the Overdue peer and adds this one in its place.
 	Replace
+	// Readdress gives a left-over peer its derived address.
+	Readdress
+	// Renew keeps a peer whose time to connect is over, and gives it that time
+	// once more: to remove and add it would come to the same.
+	Renew
 )
 
 // String says what was done to the peer.
 func (a Action) String() string {
-	return [...]string{Keep: "kept", Add: "added", Reset: "reset", Replace: "added in place of another"}[a]
+	return [...]string{Keep: "kept", Add: "added", Reset: "reset", Replace: "added in place of another", Readdress: "given its address", Renew: "registered anew"}[a]
 }
+
+// ErrFull is the error of a refusal for want of room in the domain.
+var ErrFull = errors.New("the domain is full")
 
 // Decide says what to do, or why not, as a *protocol.Refusal.
 func (e Exchange) Decide() (Action, error) {
 	_, addr := e.Profile.Of(e.Key)
-	if e.Key == e.GatewayKey {
-		return 0, protocol.Refuse(protocol.ProhibitedKey, "the key is the gateway's own")
+	leftOver, err := e.refused(addr)
+	if err != nil {
+		return 0, err
 	}
-	var known *Peer
-	for i, p := range e.Peers {
-		switch {
-		case p.Key == e.Key && !p.Managed(e.Profile):
-			return 0, protocol.Refuse(protocol.ProhibitedKey, "the key is that of a static peer")
-		case p.Key == e.Key:
-			known = &e.Peers[i]
-		case p.Owns(addr):
-			return 0, protocol.Refuse(protocol.AddressConflict, "the address %s belongs to peer %s", addr, p.Key)
+	for _, r := range e.Managed {
+		if r.Key != e.Key {
+			return 0, conflict(addr, r.Key)
 		}
 	}
+	if len(e.Managed) > 0 {
+		return e.known(e.Managed[0]), nil
+	}
+	room := e.Counts.Peers < e.MaxPeers && e.Counts.Pending < e.MaxPending
 	switch {
-	case e.GatewayOwns:
-		return 0, protocol.Refuse(protocol.AddressConflict, "the address %s or its MAC is the gateway's own", addr)
-	case known != nil && known.Live(e.Now):
-		return Keep, nil
-	// To reset a peer that had a handshake would make one more pending peer.
-	// Left alone it serves every router whose clock is right.
-	case known != nil && !known.Pending() && e.Counts.Pending >= e.MaxPending:
-		return Keep, nil
-	case known != nil:
-		return Reset, nil
-	case e.Counts.Peers < e.MaxPeers && e.Counts.Pending < e.MaxPending:
+	case leftOver && e.Counts.Peers < e.MaxPeers:
+		return Readdress, nil
+	case !leftOver && room:
 		return Add, nil
 	// One in place of another keeps the counts as they are, but not when the
 	// limits were lowered below them.
-	case e.Overdue != nil && e.Counts.Peers <= e.MaxPeers && e.Counts.Pending <= e.MaxPending:
+	case !leftOver && e.Overdue != nil && e.Counts.Peers <= e.MaxPeers && e.Counts.Pending <= e.MaxPending:
 		return Replace, nil
 	case e.Counts.Peers >= e.MaxPeers:
-		return 0, protocol.Refuse(protocol.Busy, "the domain has its %d peers (max_peers)", e.MaxPeers)
+		return 0, protocol.Refuse(protocol.Busy, "%w: it has its %d peers (max_peers)", ErrFull, e.MaxPeers)
 	}
-	return 0, protocol.Refuse(protocol.Busy, "the domain has its %d peers without a handshake (max_pending)", e.MaxPending)
+	return 0, protocol.Refuse(protocol.Busy, "%w: it has its %d peers without a handshake (max_pending)", ErrFull, e.MaxPending)
+}
+
+// Refused is Decide as far as it goes without the managed peers: what refuses
+// a key whatever these are.
+func (e Exchange) Refused() error {
+	_, addr := e.Profile.Of(e.Key)
+	_, err := e.refused(addr)
+	return err
+}
+
+// refused also reports whether the key is that of a left-over peer.
+func (e Exchange) refused(addr netip.Addr) (leftOver bool, err error) {
+	if e.Key == e.GatewayKey {
+		return false, protocol.Refuse(protocol.ProhibitedKey, "the key is the gateway's own")
+	}
+	for _, p := range e.Others {
+		switch {
+		case p.Key == e.Key && p.Kind(e.Profile) == Static:
+			return false, protocol.Refuse(protocol.ProhibitedKey, "the key is that of a static peer")
+		case p.Key == e.Key:
+			leftOver = true
+		case p.Claims(addr):
+			return false, conflict(addr, p.Key)
+		}
+	}
+	if e.GatewayOwns {
+		return false, protocol.Refuse(protocol.AddressConflict, "the address %s or its MAC is the gateway's own", addr)
+	}
+	return leftOver, nil
+}
+
+func conflict(addr netip.Addr, holder address.Key) error {
+	return protocol.Refuse(protocol.AddressConflict, "the address %s belongs to peer %s", addr, holder)
+}
+
+// known decides about a key that has a managed peer. One without a handshake is
+// never reset: there is no time stamp to clear, and its router may be about to
+// connect.
+func (e Exchange) known(r Record) Action {
+	switch {
+	case r.Overdue(e.SinceBoot):
+		return Renew
+	case r.Pending(), r.Live(e.SinceBoot):
+		return Keep
+	// To reset a peer that had a handshake makes one more pending peer. Left
+	// alone it serves every router whose clock is right.
+	case e.Counts.Pending >= e.MaxPending:
+		return Keep
+	}
+	return Reset
 }

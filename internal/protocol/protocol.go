@@ -44,14 +44,17 @@ var Codes = []Code{OK, NoDomain, InvalidDomain, NoKey, InvalidKey, ProhibitedKey
 // to the log alone. A Reason never holds bytes that the client sent.
 type Refusal struct {
 	Code   Code
-	Reason string
+	Reason error
 }
 
-func (r *Refusal) Error() string { return string(r.Code) + ": " + r.Reason }
+func (r *Refusal) Error() string { return string(r.Code) + ": " + r.Reason.Error() }
 
-// Refuse makes a Refusal with a formatted reason.
+// Unwrap is the reason, for errors.Is.
+func (r *Refusal) Unwrap() error { return r.Reason }
+
+// Refuse makes a Refusal with a reason as fmt.Errorf formats it.
 func Refuse(code Code, format string, args ...any) *Refusal {
-	return &Refusal{Code: code, Reason: fmt.Sprintf(format, args...)}
+	return &Refusal{Code: code, Reason: fmt.Errorf(format, args...)}
 }
 
 // CodeOf is the code that answers err: OK for nil, Internal for whatever is

@@ -25,7 +25,7 @@ func cleanupDomain(t *testing.T, name string, number int) {
 	sh(t, "systemctl daemon-reload")
 	t.Cleanup(func() {
 		delete(profiles, name)
-		sh(t, "systemctl stop wgkex-cleanup@%s.timer; ip link del vx-%[1]s; ip link del wg-%[1]s; rm -f /var/lib/wgkex/%[1]s.json", name)
+		sh(t, "systemctl stop wgkex-cleanup@%s.timer; ip link del vx-%[1]s; ip link del wg-%[1]s", name)
 	})
 }
 
@@ -113,9 +113,12 @@ func handshake(t *testing.T, name string, domainNumber int) {
 }
 
 type status struct {
-	Domain  string         `json:"domain"`
-	Results map[string]int `json:"results"`
-	Peers   []struct {
+	Domain    string         `json:"domain"`
+	Results   map[string]int `json:"results"`
+	ClockStep *struct {
+		Seconds float64 `json:"seconds"`
+	} `json:"clock_step"`
+	Peers []struct {
 		Key           string     `json:"public_key"`
 		Address       string     `json:"address"`
 		State         string     `json:"state"`
@@ -237,7 +240,7 @@ func TestCleanup(t *testing.T) {
 	sh(t, `address=$(ip -6 addr show wg-%s | sed -n 's,.*inet6 \(fe80[^/]*\)/.*,\1,p'); ip link del vx-%[1]s
 		ip link add vx-%[1]s type vxlan id %[2]d local $address dstport 8472 dev wg-%[1]s
 		ip addr add fd00:%[2]d::1/64 dev vx-%[1]s nodad; ip link set vx-%[1]s mtu 1350 up`, domain, 100+number)
-	if run := cleanup(t, domain, ""); run["WGKEX_MENDED"] != "3" {
+	if run := cleanup(t, domain, ""); run["WGKEX_REPAIRED"] != "3" {
 		t.Errorf("after the VXLAN interface was made anew: %v", run)
 	}
 	if got := consistent(t, domain); len(got) != 3 {
@@ -256,41 +259,59 @@ func TestCleanup(t *testing.T) {
 	}
 }
 
-// Trouble with the marks costs nobody the tunnel.
-func TestCleanupMarks(t *testing.T) {
+// Trouble with what is kept costs nobody the tunnel.
+func TestCleanupState(t *testing.T) {
 	const domain = "ffww05"
 	cleanupDomain(t, domain, 5)
 	keys := addPeers(t, domain, 3)
-	all := func() {
+	all := func(when string) {
 		t.Helper()
 		if got := consistent(t, domain); !slices.Equal(got, keys) {
-			t.Fatalf("left are %v, want all", got)
+			t.Fatalf("%s: left are %v, want all", when, got)
 		}
 	}
-	cleanup(t, domain, "--mark-age=0s")
-	sh(t, "printf garbage > /var/lib/wgkex/%s.json", domain)
-	log := entries(t, "wgkex-cleanup", func() { cleanup(t, domain, "--mark-age=0s") })
-	if len(log) != 2 || !strings.Contains(log[0]["MESSAGE"], "/var/lib/wgkex/"+domain+".json") {
-		t.Errorf("the lost marks were not reported: %v", log)
-	}
-	all()
-	for what, mount := range map[string]string{
-		"full":      "mount -t tmpfs -o size=4k,uid=wgkex,gid=wgkex,mode=700 tmpfs /var/lib/wgkex; cat /var/lib/wgkex.copy > /var/lib/wgkex/%s.json; chown wgkex: /var/lib/wgkex/*; head -c 9000 /dev/zero > /var/lib/wgkex/zeros || true",
-		"read-only": "mount -t tmpfs -o uid=wgkex,gid=wgkex,mode=700 tmpfs /var/lib/wgkex; cat /var/lib/wgkex.copy > /var/lib/wgkex/%s.json; chown wgkex: /var/lib/wgkex/*; mount -o remount,ro /var/lib/wgkex",
+	state := "/run/wgkex/domains/" + domain + ".state"
+	for what, command := range map[string]string{
+		"garbage": "printf garbage > %s", "gone": "rm %s", "sparse": "truncate -s 1T %s", "empty": ": > %s",
+		"a FIFO": "rm %s; mkfifo %[1]s", "a link": "ln -sf /etc/passwd %s", "of root alone": "chown root: %s; chmod 600 %[1]s",
 	} {
-		sh(t, "cp /var/lib/wgkex/%s.json /var/lib/wgkex.copy", domain)
-		sh(t, "%s", fmt.Sprintf(mount, domain))
+		cleanup(t, domain, "--mark-age=0s")
+		sh(t, command, state)
+		if what == "of root alone" {
+			if _, err := try("systemctl start wgkex-cleanup@%s.service", domain); err == nil {
+				t.Error("a state that cannot be read is no trouble")
+			}
+			sh(t, "systemctl reset-failed wgkex-cleanup@%s.service; rm %s", domain, state)
+		} else if run := cleanup(t, domain, "--mark-age=0s"); run["WGKEX_MARKED"] != "3" || run["WGKEX_REMOVED"] != "0" {
+			t.Errorf("%s: %v", what, run)
+		}
+		all(what)
+		// Exchanges go on all the same.
+		accept(t, sharedPort, domain, keys[0])
+		sh(t, "rm %s", state)
+	}
+	if out := sh(t, "cat /etc/passwd"); !strings.Contains(out, "root:") {
+		t.Errorf("/etc/passwd holds %s", out)
+	}
+	for what, mount := range map[string]string{
+		"full":      "mount -t tmpfs -o size=8k,uid=wgkex,gid=wgkex,mode=770 tmpfs /run/wgkex/domains; head -c 9000 /dev/zero > /run/wgkex/domains/zeros || true",
+		"read-only": "mount --bind /run/wgkex/domains /run/wgkex/domains; mount -o remount,bind,ro /run/wgkex/domains",
+	} {
+		cleanup(t, domain, "--mark-age=0s")
+		sh(t, "%s", mount)
 		log := entries(t, "wgkex-cleanup", func() {
 			if _, err := try("systemctl start wgkex-cleanup@%s.service", domain); err == nil {
 				t.Errorf("%s: the cleanup says that all is well", what)
 			}
 		})
-		sh(t, "umount /var/lib/wgkex; systemctl reset-failed wgkex-cleanup@%s.service", domain)
-		if text := fmt.Sprint(log); !strings.Contains(text, "writing the marks") {
+		sh(t, "umount /run/wgkex/domains; systemctl reset-failed wgkex-cleanup@%s.service", domain)
+		if text := fmt.Sprint(log); !strings.Contains(text, "no space left") && !strings.Contains(text, "read-only file system") {
 			t.Errorf("%s: %v", what, log)
 		}
-		all()
+		all(what)
+		sh(t, "rm -f %s", state)
 	}
+	cleanup(t, domain, "--mark-age=0s")
 	cleanup(t, domain, "--mark-age=0s")
 	if got := consistent(t, domain); len(got) > 0 {
 		t.Errorf("left are %v", got)
@@ -303,7 +324,7 @@ func TestCleanupKilled(t *testing.T) {
 	cleanupDomain(t, domain, 6)
 	addPeers(t, domain, 500)
 	command := "/usr/lib/wgkex/wgkex-cleanup --mark-age=0s " + domain
-	sh(t, "mkdir -p /var/lib/wgkex; %s", command)
+	sh(t, "%s", command)
 	for n := range 8 {
 		_, _ = try("timeout -s KILL 0.%d %s", 1+n, command)
 	}

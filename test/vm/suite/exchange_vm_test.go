@@ -165,7 +165,7 @@ func TestRefusals(t *testing.T) {
 			{port1, "ffww01\n" + static.String() + "\n", "PROHIBITED_WGKEY"},
 			{port1, "ffww01\n" + conflict.String() + "\n", "ADDRESS_CONFLICT"},
 			{port1, "ffww01\n" + ownAddr.String() + "\n", "ADDRESS_CONFLICT"},
-			{sharedPort, "broken\n" + good + "\n", "INTERNAL"},
+			{sharedPort, "broken\n" + good + "\n", "BUSY"},
 			{sharedPort, "absent\n" + good + "\n", "BUSY"},
 		} {
 			refuse(t, c.port, c.request, c.code)
@@ -284,7 +284,7 @@ func TestManyAtOnce(t *testing.T) {
 	if after := strings.Count(sh(t, "wg show wg-ffww02 peers")+"\n", "\n"); after != before+100 {
 		t.Errorf("%d peers, after 100 more than %d", after, before)
 	}
-	// And all of them known and silent now: a dump each.
+	// And all of them known now.
 	for _, key := range keys[:5] {
 		accept(t, port2, "ffww02", key)
 		wantRouter(t, "ffww02", key)

@@ -16,6 +16,9 @@ import (
 	"time"
 
 	"wgkex/internal/address"
+	"wgkex/internal/config"
+	"wgkex/internal/domain"
+	"wgkex/internal/policy"
 
 	"golang.zx2c4.com/wireguard/wgctrl/wgtypes"
 )
@@ -171,6 +174,38 @@ var profiles = map[string]address.Profile{"ffww01": address.RFC4291, "ffww02": a
 // fdbEntry is one of the entries of a managed peer, as bridge shows it.
 func fdbEntry(domain, mac string, addr netip.Addr) string {
 	return fmt.Sprintf("%s dst %s via wg-%s self permanent", mac, addr, domain)
+}
+
+// derived is the key's link-local address in the domain.
+func derived(domain string, key address.Key) netip.Addr {
+	_, addr := profiles[domain].Of(key)
+	return addr
+}
+
+// flushFDB removes all FDB entries of the domain's VXLAN interface.
+func flushFDB(t *testing.T, domain string) {
+	t.Helper()
+	sh(t, "bridge fdb show dev vx-%s | sed 's/^[^ ]*/fdb del & dev vx-%[1]s/; s/ permanent$//' | bridge -batch -", domain)
+	if out := sh(t, "bridge fdb show dev vx-%s", domain); out != "" {
+		t.Fatalf("left in the FDB:\n%s", out)
+	}
+}
+
+// editState reads the domain's peers and changes what is kept of them.
+func editState(t *testing.T, name string, change func([]policy.Record)) {
+	t.Helper()
+	cfg, err := config.LoadEffective()
+	if err != nil {
+		t.Fatal(err)
+	}
+	d, err := domain.System.Open(t.Context(), cfg.Domains[name])
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer d.Close()
+	if _, err := d.Refresh(func(s domain.Survey) { change(s.Records) }); err != nil {
+		t.Fatal(err)
+	}
 }
 
 // makeRouter makes a network namespace that exchanges its key and uses the

@@ -3,7 +3,6 @@
 package suite
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -21,6 +20,7 @@ import (
 	"wgkex/internal/exchange"
 	"wgkex/internal/kernel"
 	"wgkex/internal/kernel/kerneltest"
+	"wgkex/internal/policy"
 )
 
 // Two keys with one address, as an attacker finds them: the first has it.
@@ -33,6 +33,18 @@ func TestCollision(t *testing.T) {
 		if after := state(t); after != before {
 			t.Errorf("the kernel changed from\n%s\nto\n%s", before, after)
 		}
+		wantRouter(t, domain, a)
+		// Not even when somebody has flushed the FDB, whether the peers were read
+		// since or not.
+		for range 2 {
+			flushFDB(t, domain)
+			refuse(t, sharedPort, domain+"\n"+b.String()+"\n", "ADDRESS_CONFLICT")
+			if ips := sh(t, "wg show wg-%s allowed-ips", domain); !strings.Contains(ips+"\n", fmt.Sprintf("%s\t%s/128\n", a, derived(domain, a))) {
+				t.Errorf("%s: the first has lost its address:\n%s", domain, ips)
+			}
+			sh(t, "wgkex status %s", domain)
+		}
+		cleanup(t, domain, "")
 		wantRouter(t, domain, a)
 		if s, _ := readStatus(t, domain); s.Results["ADDRESS_CONFLICT"] == 0 {
 			t.Errorf("%s: the refusal was not counted: %v", domain, s.Results)
@@ -72,14 +84,15 @@ func TestLimitsUnderAttack(t *testing.T) {
 	if s.Results["OK"] != 5 || s.Results["BUSY"] != 35 {
 		t.Errorf("counted %v", s.Results)
 	}
-	// Nobody waits a quarter of an hour here: the oldest is said to have.
-	data, err := json.Marshal(map[string]int64{peers[0].String(): -int64(time.Hour)})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := os.WriteFile("/run/wgkex/domains/ffww09.pending", data, 0o644); err != nil {
-		t.Fatal(err)
-	}
+	// Nobody waits a quarter of an hour here: the gateway is said to be up for
+	// longer.
+	editState(t, name, func(records []policy.Record) {
+		for i := range records {
+			if records[i].Key == peers[0] {
+				records[i].Registered -= time.Hour
+			}
+		}
+	})
 	time.Sleep(3 * time.Second) // for that long the domain is taken to be full
 	newcomer := newKey(t)
 	accept(t, sharedPort, name, newcomer)
@@ -110,10 +123,12 @@ func TestEveryStepFails(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		defer func() {
+			if err := d.Close(); err != nil {
+				t.Error(err)
+			}
+		}()
 		_, err = exchange.Run(d, key)
-		if err := d.Close(); err != nil {
-			t.Error(err)
-		}
 		return err
 	}
 	never := func(int, string) (error, bool) { return nil, false }
@@ -145,11 +160,40 @@ func TestEveryStepFails(t *testing.T) {
 						}
 						return nil, false
 					})
-					if err == nil || !errors.Is(err, errno) && !strings.Contains(err.Error(), errno.Error()) {
+					if err != nil && !errors.Is(err, errno) && !strings.Contains(err.Error(), errno.Error()) {
 						t.Errorf("step %d, %v: %v", step, errno, err)
+					}
+					if err == nil || known {
+						wantRouter(t, name, key)
 					}
 				}
 			}
+			// And the process is killed there: a peer has its entries, and the
+			// router is whole after its next exchange.
+			key := newKey(t)
+			if known {
+				if err := run(key, never); err != nil {
+					t.Fatal(err)
+				}
+			}
+			func() {
+				defer func() { _ = recover() }() // the fault's panic
+				_ = run(key, func(n int, _ string) (error, bool) {
+					if n == step {
+						panic("killed")
+					}
+					return nil, false
+				})
+			}()
+			peers := sh(t, "wg show wg-%s peers", name)
+			_, addr := address.RFC4291.Of(key)
+			if out := sh(t, "bridge fdb show dev vx-%s | grep -c 'dst %s ' || true", name, addr); strings.Contains(peers, key.String()) && out != "2" {
+				t.Errorf("killed at step %d: %s FDB entries", step, out)
+			}
+			if err := run(key, never); err != nil {
+				t.Errorf("after a kill at step %d: %v", step, err)
+			}
+			wantRouter(t, name, key)
 		}
 		consistent(t, name)
 	}
@@ -224,11 +268,39 @@ func TestLockHeld(t *testing.T) {
 		return err == nil
 	})
 	sh(t, "pkill -TERM -x wgkex-handler")
+	// Another that has given up, and whose client does not close.
+	lingering := dial(t, port1)
+	defer lingering.Close()
+	fmt.Fprintf(lingering, "ffww01\n%s\n", newKey(t))
 	if got := answer(t, conn); got != "ERR: BUSY\n" {
 		t.Errorf("got %q", got)
 	}
-	if after := state(t); after != before {
-		t.Errorf("the kernel changed from\n%s\nto\n%s", before, after)
+	if got := answer(t, lingering); got != "ERR: BUSY\n" {
+		t.Errorf("got %q", got)
+	}
+	// The other domain of the shared port is served meanwhile, and so is the
+	// socket's start, and each domain that is free has its status.
+	accept(t, sharedPort, "ffww02", newKey(t))
+	sh(t, "systemctl restart wgkex.socket wgkex@ffww01.socket")
+	if out, err := try("wgkex status"); err == nil || !strings.Contains(out, "domain ffww01: locking") || !strings.Contains(out, "domain ffww02 on") {
+		t.Errorf("status: %v\n%s", err, out)
+	}
+	if after := state(t); after == before {
+		t.Error("the other domain's peer is not there")
+	}
+	sh(t, "wg set wg-ffww02 peer $(wg show wg-ffww02 peers | tail -n 1) remove; wgkex status ffww02; /usr/lib/wgkex/wgkex-cleanup ffww02")
+	// Who has given up gives the lock back when it comes.
+	waiting := dial(t, port1)
+	defer waiting.Close()
+	key := newKey(t)
+	fmt.Fprintf(waiting, "ffww01\n%s\n", key)
+	_ = syscall.Kill(-lock.Process.Pid, syscall.SIGKILL)
+	if got := answer(t, waiting); got != "" {
+		t.Errorf("after the lock was given back: %q", got)
+	}
+	wantRouter(t, "ffww01", key)
+	if out := sh(t, "flock -w 60 /run/wgkex/domains/ffww01.lock echo free"); out != "free" {
+		t.Errorf("the lock is held: %s", out)
 	}
 }
 

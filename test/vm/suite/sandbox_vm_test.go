@@ -15,12 +15,16 @@ func TestSandbox(t *testing.T) {
 		"wgkex-handler": func() string { return send(t, port1, "") },
 		"wgkex-cleanup": func() string {
 			sh(t, "systemctl start wgkex-cleanup@ffww01.service")
-			return sh(t, "cat /var/lib/wgkex/probe-report; rm /var/lib/wgkex/probe-report")
+			return sh(t, "cat /run/wgkex/domains/.probe-report; rm /run/wgkex/domains/.probe-report")
 		},
 	} {
 		sh(t, `mkdir -p /home/other /run/other; for dir in /root /home/other /var/lib/wgkex /run/other; do mkdir -p $dir; echo x > $dir/secret; chmod 600 $dir/secret; done
 			cd /usr/lib/wgkex; mv %s real; cp ~/suite-files/probe %[1]s; chmod 755 %[1]s`, program)
+		other := map[string]string{"wgkex-handler": "wgkex-cleanup", "wgkex-cleanup": "wgkex"}[program]
+		sh(t, `setpriv --reuid %s --regid wgkex --clear-groups sleep 1000 > /dev/null 2>&1 & echo $! > /run/wgkex/domains/.probe-pid
+			chgrp wgkex /run/wgkex/domains/.probe-pid; chmod 640 /run/wgkex/domains/.probe-pid`, other)
 		lines := strings.Split(strings.TrimSpace(report()), "\n")
+		sh(t, "kill $(cat /run/wgkex/domains/.probe-pid); rm /run/wgkex/domains/.probe-pid")
 		sh(t, "mv /usr/lib/wgkex/real /usr/lib/wgkex/%s; rm -f /home/other/secret /run/other/secret /var/lib/wgkex/secret /root/secret", program)
 		if len(lines) < 60 {
 			t.Errorf("%s: only %d attempts", program, len(lines))

@@ -1,0 +1,147 @@
+package domain
+
+import (
+	"errors"
+	"fmt"
+
+	"wgkex/internal/address"
+	"wgkex/internal/policy"
+)
+
+// All changes to managed peers are here, so that these rules stand in one place:
+//   - A peer stands after its FDB entries and goes before them, so that whatever
+//     comes in between, a peer has its entries. Entries without a peer harm
+//     nobody, and the next reading of all peers removes them.
+//   - What is kept of the counts is never lower than what the kernel has: a peer
+//     is counted before it is added and after it was removed.
+//   - A step that fails may have been done all the same, since a netlink answer
+//     can be lost. So it is done again; only a new peer is taken back.
+//
+// They all need a State, and keep it up to date.
+
+// Ensure makes sure that the managed peer and its FDB entries are there, and
+// changes nothing about a peer that is.
+func (d *Domain) Ensure(key address.Key) error {
+	err := d.put(key)
+	if err == nil || d.put(key) == nil {
+		return nil
+	}
+	return err
+}
+
+func (d *Domain) put(key address.Key) error {
+	if err := d.setEntries(key); err != nil {
+		return err
+	}
+	_, addr := d.Config.Addresses.Of(key)
+	return d.Kernel.AddPeer(key, addr)
+}
+
+// Renew is Ensure for a pending peer whose registration counts from now on.
+func (d *Domain) Renew(key address.Key) error {
+	if err := d.note(registered, d.state.Counts, key); err != nil {
+		return err
+	}
+	return d.Ensure(key)
+}
+
+// Add adds a peer that is not there. After an error there is nothing of it.
+func (d *Domain) Add(key address.Key) error {
+	r := policy.NewRecord(key, d.Host.SinceBoot())
+	counts := d.state.Counts
+	counts.Add(r)
+	if err := d.note(registered, counts, key); err != nil {
+		return err
+	}
+	err := d.Ensure(key)
+	if err == nil {
+		return nil
+	}
+	if undoErr := d.takeBack(r); undoErr != nil {
+		return errors.Join(err, fmt.Errorf("taking the peer back: %w", undoErr))
+	}
+	return err
+}
+
+// takeBack removes a peer that could not be added whole, unless it turns out to
+// be a static one that nothing knew of.
+func (d *Domain) takeBack(r policy.Record) error {
+	p, there, err := d.Kernel.Peer(r.Key)
+	switch {
+	case err != nil:
+		return err
+	case there && p.Managed(d.Config.Addresses):
+		_, err := d.Remove(r)
+		return err
+	case there:
+		return nil
+	}
+	return errors.Join(d.removeEntries(r.Key), d.forgetPeers(r))
+}
+
+// Reset removes the peer and adds it anew, if check says so, which also returns
+// its record. Between check and reset is as little as can be.
+func (d *Domain) Reset(key address.Key, check func() (policy.Record, bool, error)) error {
+	if err := d.setEntries(key); err != nil {
+		return err
+	}
+	r, still, err := check()
+	if err != nil || !still {
+		return err
+	}
+	counts := d.state.Counts
+	counts.Remove(r)
+	counts.Add(policy.NewRecord(key, 0))
+	if err := d.note(registered, counts, key); err != nil {
+		return err
+	}
+	_, addr := d.Config.Addresses.Of(key)
+	if err := d.Kernel.ResetPeer(key, addr); err != nil {
+		return errors.Join(err, d.Ensure(key))
+	}
+	return nil
+}
+
+// Remove removes the managed peers with these records and their FDB entries. It
+// reports whether the peers are gone; entries may be left all the same, of which
+// the error tells.
+func (d *Domain) Remove(records ...policy.Record) (gone bool, err error) {
+	keys := make([]address.Key, len(records))
+	for i, r := range records {
+		keys[i] = r.Key
+	}
+	if err := d.Kernel.RemovePeers(keys); err != nil && d.Kernel.RemovePeers(keys) != nil {
+		return false, err
+	}
+	for _, key := range keys {
+		err = errors.Join(err, d.removeEntries(key))
+	}
+	return true, errors.Join(err, d.forgetPeers(records...))
+}
+
+// forgetPeers takes peers that are gone out of the state.
+func (d *Domain) forgetPeers(records ...policy.Record) error {
+	counts := d.state.Counts
+	keys := make([]address.Key, len(records))
+	for i, r := range records {
+		counts.Remove(r)
+		keys[i] = r.Key
+	}
+	return d.note(removed, counts, keys...)
+}
+
+// Readdress makes managed peers of left-over ones, and returns all peers as they
+// are then.
+func (d *Domain) Readdress(keys ...address.Key) (Survey, error) {
+	for _, key := range keys {
+		if err := d.setEntries(key); err != nil {
+			return Survey{}, err
+		}
+		_, addr := d.Config.Addresses.Of(key)
+		if err := d.Kernel.Readdress(key, addr); err != nil {
+			return Survey{}, err
+		}
+	}
+	// They are among the others of the state, which no event changes.
+	return d.Refresh(nil)
+}

@@ -1,0 +1,202 @@
+// Package domaintest is a gateway for tests of what works on a domain: a model
+// kernel with one domain on it, and clocks that the test sets.
+package domaintest
+
+import (
+	"fmt"
+	"net/netip"
+	"testing"
+	"time"
+
+	"wgkex/internal/address"
+	"wgkex/internal/config"
+	"wgkex/internal/domain"
+	"wgkex/internal/kernel"
+	"wgkex/internal/kernel/kerneltest"
+	"wgkex/internal/policy"
+)
+
+// Gateway is a model kernel and a domain on it.
+type Gateway struct {
+	*kerneltest.Devices
+	T      *testing.T
+	Wall   time.Time     // the wall clock
+	Boot   time.Duration // CLOCK_BOOTTIME
+	ID     string        // the boot ID
+	Config config.Domain
+	Host   domain.Host
+	// Through, if not nil, is what a domain is opened on in place of the model.
+	Through func(kernel.Devices) kernel.Devices
+}
+
+// New makes a gateway that has been up for a day, with a domain for ten peers,
+// five of them pending. All peers have been read once.
+func New(t *testing.T) *Gateway {
+	g := &Gateway{
+		Devices: &kerneltest.Devices{Number: kernel.Index{WireGuard: 7, VXLAN: 8}, Key: Key(1 << 20)},
+		T:       t,
+		Wall:    time.Date(2026, 11, 22, 12, 0, 0, 0, time.UTC),
+		Boot:    24 * time.Hour,
+		ID:      "boot1",
+		Config:  config.Domain{Name: "d", WireGuard: "w", VXLAN: "v", MaxPeers: 10, MaxPending: 5, StaleAfter: time.Hour},
+	}
+	g.Host = domain.Host{
+		Dir: t.TempDir(),
+		Devices: func(string, string) (kernel.Devices, error) {
+			if g.Through != nil {
+				return g.Through(g.Devices), nil
+			}
+			return g.Devices, nil
+		},
+		Now:       func() time.Time { return g.Wall },
+		SinceBoot: func() time.Duration { return g.Boot },
+		BootID:    func() string { return g.ID },
+	}
+	g.Read()
+	g.Dumps = 0
+	return g
+}
+
+// Key is one of many keys that are all different.
+func Key(n int) address.Key {
+	return address.Key{0: 9, 28: byte(n >> 16), 29: byte(n >> 8), 30: byte(n)}
+}
+
+// Pass lets time pass, for both clocks.
+func (g *Gateway) Pass(d time.Duration) { g.Wall, g.Boot = g.Wall.Add(d), g.Boot+d }
+
+// SetClock sets the wall clock by d.
+func (g *Gateway) SetClock(d time.Duration) { g.Wall = g.Wall.Add(d) }
+
+// Handshake lets the peer have one now.
+func (g *Gateway) Handshake(k address.Key) { g.Find(k).LastHandshake = g.Wall }
+
+// Open opens the domain. The caller closes it.
+func (g *Gateway) Open() *domain.Domain {
+	g.T.Helper()
+	d, err := g.Host.Open(g.T.Context(), g.Config)
+	if err != nil {
+		g.T.Fatal(err)
+	}
+	return d
+}
+
+// Use calls do with the domain open.
+func (g *Gateway) Use(do func(*domain.Domain)) {
+	g.T.Helper()
+	d := g.Open()
+	do(d)
+	if err := d.Close(); err != nil {
+		g.T.Error(err)
+	}
+}
+
+// Read reads all peers and keeps what it learned.
+func (g *Gateway) Read() (survey domain.Survey) {
+	g.T.Helper()
+	g.Use(func(d *domain.Domain) {
+		var err error
+		if survey, err = d.Refresh(nil); err != nil {
+			g.T.Error(err)
+		}
+	})
+	return survey
+}
+
+// Counts is what is kept of the numbers of peers.
+func (g *Gateway) Counts() (counts policy.Counts) {
+	g.T.Helper()
+	g.Use(func(d *domain.Domain) {
+		s, err := d.State()
+		if err != nil || s == nil {
+			g.T.Fatalf("state %v, %v", s, err)
+		}
+		counts = s.Counts
+	})
+	return counts
+}
+
+// AddRouter adds a managed peer with both FDB entries, as others than wgkex do.
+func (g *Gateway) AddRouter(k address.Key) {
+	mac, addr := g.Config.Addresses.Of(k)
+	g.AddStatic(k, netip.PrefixFrom(addr, 128).String())
+	for _, m := range []address.MAC{mac, kernel.Flood} {
+		g.FDB = append(g.FDB, kernel.Entry{MAC: m, Dst: addr, Via: g.Number.WireGuard, Permanent: true})
+	}
+}
+
+// AddStatic adds a peer with the allowed IPs.
+func (g *Gateway) AddStatic(k address.Key, prefixes ...string) {
+	p := policy.Peer{Key: k}
+	for _, s := range prefixes {
+		p.AllowedIPs = append(p.AllowedIPs, netip.MustParsePrefix(s))
+	}
+	g.PeerList = append(g.PeerList, p)
+}
+
+// WantRouter checks that the key has a managed peer and both FDB entries, or
+// none of them.
+func (g *Gateway) WantRouter(k address.Key, want bool) {
+	g.T.Helper()
+	mac, addr := g.Config.Addresses.Of(k)
+	p := g.Find(k)
+	peer := p != nil && p.Managed(g.Config.Addresses)
+	unicast, flood := g.has(mac, addr), g.has(kernel.Flood, addr)
+	if peer != want || unicast != want || flood != want {
+		g.T.Errorf("%s: peer %v, FDB entry %v, flood entry %v, want all %v", k, peer, unicast, flood, want)
+	}
+}
+
+func (g *Gateway) has(mac address.MAC, addr netip.Addr) bool {
+	for _, e := range g.FDB {
+		if e == (kernel.Entry{MAC: mac, Dst: addr, Via: g.Number.WireGuard, Permanent: true}) {
+			return true
+		}
+	}
+	return false
+}
+
+// Consistent checks that every managed peer has both FDB entries, and that
+// there are no others.
+func (g *Gateway) Consistent() {
+	g.T.Helper()
+	entries := 0
+	for _, p := range g.PeerList {
+		if p.Managed(g.Config.Addresses) {
+			g.WantRouter(p.Key, true)
+			entries += 2
+		}
+	}
+	if len(g.FDB) != entries {
+		g.T.Errorf("%d FDB entries for %d: %v", len(g.FDB), entries, g.FDB)
+	}
+}
+
+// Whole describes all that the kernel holds.
+func (g *Gateway) Whole() string { return fmt.Sprint(g.PeerList, g.FDB) }
+
+// killed is what a process that Kill ends panics with.
+type killed struct{}
+
+// Kill calls do, which opens a domain, and ends it as SIGKILL would before its
+// nth call to the kernel, from 0 on. It reports whether there was one.
+func (g *Gateway) Kill(n int, do func()) (died bool) {
+	faulty := &kerneltest.Faulty{Fault: func(call int, _ string) (error, bool) {
+		if call == n {
+			panic(killed{})
+		}
+		return nil, false
+	}}
+	g.Through = func(d kernel.Devices) kernel.Devices { faulty.Devices = d; return faulty }
+	defer func() {
+		g.Through = nil
+		if e := recover(); e != nil {
+			if e != (killed{}) {
+				panic(e)
+			}
+			died = true
+		}
+	}()
+	do()
+	return false
+}
