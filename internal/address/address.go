@@ -4,13 +4,13 @@
 package address
 
 import (
-	"crypto/ecdh"
 	"crypto/md5"
 	"encoding/base64"
 	"errors"
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 )
 
 // KeySize is the length of a Curve25519 public key in bytes (RFC 7748).
@@ -22,6 +22,7 @@ type Key [KeySize]byte
 // Errors of ParseKey, for errors.Is.
 var (
 	ErrKeyEncoding = errors.New("not the canonical base64 of 32 bytes")
+	ErrKeyRange    = errors.New("not below 2^255-19, so no private key has it")
 	ErrKeyLowOrder = errors.New("a low-order Curve25519 point")
 )
 
@@ -31,14 +32,22 @@ var (
 // over these very characters, so a second spelling of a key would be a second
 // address for it.
 //
+// The bytes are a number, the least significant byte first (RFC 7748 section 5).
+// What WireGuard computes from a private key is always below the field's prime.
+// Decoding ignores the top bit and reduces the rest by the prime, so a larger
+// number is a second spelling of a point. WireGuard compares the bytes of keys:
+// a peer with such a spelling can never have a handshake.
+//
 // Points of low order are refused: a handshake with one has a shared secret
 // that everybody knows (RFC 7748 section 6.1).
 func ParseKey(s string) (Key, error) {
 	k, err := decodeKey(s)
-	if err != nil {
+	switch {
+	case err != nil:
 		return Key{}, err
-	}
-	if lowOrder(k) {
+	case !k.belowPrime():
+		return Key{}, ErrKeyRange
+	case slices.Contains(lowOrder[:], k):
 		return Key{}, ErrKeyLowOrder
 	}
 	return k, nil
@@ -53,21 +62,30 @@ func decodeKey(s string) (Key, error) {
 	return Key(raw), nil
 }
 
-// probe is any private key: multiplied by it, exactly the points of low order
-// become zero, since clamping makes every scalar a multiple of the cofactor 8.
-var probe = [KeySize]byte{1}
+// belowPrime reports whether k is below 2^255-19, whose bytes are ed, thirty
+// times ff, and 7f.
+func (k Key) belowPrime() bool {
+	notMax := func(b byte) bool { return b != 0xff }
+	return k[31] < 0x7f || k[31] == 0x7f && (k[0] < 0xed || slices.ContainsFunc(k[1:31], notMax))
+}
 
-func lowOrder(k Key) bool {
-	private, err := ecdh.X25519().NewPrivateKey(probe[:])
-	if err != nil {
-		panic(err) // any 32 bytes are a private key
-	}
-	public, err := ecdh.X25519().NewPublicKey(k[:])
-	if err != nil {
-		panic(err) // any 32 bytes are a public key
-	}
-	_, err = private.ECDH(public) // its one error is the all-zero result
-	return err != nil
+// lowOrder is the u-coordinates below the prime of all points on Curve25519 and
+// its twist whose order divides 8: 0, 1, -1 and the two of order 8.
+var lowOrder = [...]Key{
+	{},
+	{1},
+	{
+		0xe0, 0xeb, 0x7a, 0x7c, 0x3b, 0x41, 0xb8, 0xae, 0x16, 0x56, 0xe3, 0xfa, 0xf1, 0x9f, 0xc4, 0x6a,
+		0xda, 0x09, 0x8d, 0xeb, 0x9c, 0x32, 0xb1, 0xfd, 0x86, 0x62, 0x05, 0x16, 0x5f, 0x49, 0xb8, 0x00,
+	},
+	{
+		0x5f, 0x9c, 0x95, 0xbc, 0xa3, 0x50, 0x8c, 0x24, 0xb1, 0xd0, 0xb1, 0x55, 0x9c, 0x83, 0xef, 0x5b,
+		0x04, 0x44, 0x5c, 0xc4, 0x58, 0x1c, 0x8e, 0x86, 0xd8, 0x22, 0x4e, 0xdd, 0xd0, 0x9f, 0x11, 0x57,
+	},
+	{
+		0xec, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff,
+		0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x7f,
+	},
 }
 
 // String is the key's canonical base64.

@@ -1,11 +1,16 @@
 package address
 
 import (
+	"bytes"
+	"crypto/ecdh"
 	"encoding/base64"
-	"encoding/hex"
 	"errors"
+	"maps"
+	"math/big"
+	"math/rand/v2"
 	"net/netip"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -76,32 +81,130 @@ func TestParseKeyRefuses(t *testing.T) {
 	}
 }
 
-// The x-coordinates of all points of low order on Curve25519 and its twist,
-// with the second spellings above the field prime and with the unused top bit.
-func TestParseKeyRefusesLowOrder(t *testing.T) {
-	low := []string{
-		"0000000000000000000000000000000000000000000000000000000000000000",
-		"0100000000000000000000000000000000000000000000000000000000000000",
-		"e0eb7a7c3b41b8ae1656e3faf19fc46ada098deb9c32b1fd866205165f49b800",
-		"5f9c95bca3508c24b1d0b1559c83ef5b04445cc4581c8e86d8224eddd09f1157",
-		"ecffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f",
-		"edffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f",
-		"eeffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f",
+// oracle reports whether k is of low order, by multiplying it: the result is
+// zero for exactly these points, since clamping makes every private key a
+// multiple of the cofactor 8 (RFC 7748 sections 5 and 6.1).
+func oracle(t *testing.T, k Key) bool {
+	t.Helper()
+	private, err := ecdh.X25519().NewPrivateKey(append([]byte{1}, make([]byte, KeySize-1)...))
+	if err != nil {
+		t.Fatal(err)
 	}
-	for _, h := range low {
-		raw, err := hex.DecodeString(h)
-		if err != nil {
-			t.Fatal(err)
+	public, err := ecdh.X25519().NewPublicKey(k[:])
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = private.ECDH(public) // its one error is the zero result
+	return err != nil
+}
+
+// number makes a key of a number, of which there is room for 256 bits.
+func number(n *big.Int) (k Key) {
+	n.FillBytes(k[:])
+	slices.Reverse(k[:])
+	return k
+}
+
+// All numbers that decoding takes for a point of low order: the ones in the
+// table, the ones that are the same modulo the prime, and all of these with the
+// top bit, which decoding ignores.
+func TestParseKeyRefusesLowOrder(t *testing.T) {
+	p := new(big.Int).Sub(new(big.Int).Lsh(big.NewInt(1), 255), big.NewInt(19))
+	low := map[Key]error{}
+	for _, k := range lowOrder {
+		low[k] = ErrKeyLowOrder
+		reversed := k
+		slices.Reverse(reversed[:])
+		second := new(big.Int).Add(new(big.Int).SetBytes(reversed[:]), p)
+		if second.BitLen() <= 255 {
+			low[number(second)] = ErrKeyRange
 		}
-		for _, top := range []byte{0, 0x80} {
-			point := append([]byte(nil), raw...)
-			point[31] |= top
-			if _, err := ParseKey(base64.StdEncoding.EncodeToString(point)); !errors.Is(err, ErrKeyLowOrder) {
-				t.Errorf("%x: got %v, want %v", point, err, ErrKeyLowOrder)
+	}
+	for k := range maps.Clone(low) {
+		k[31] |= 0x80
+		low[k] = ErrKeyRange
+	}
+	if len(low) != 14 {
+		t.Errorf("%d spellings of 7 numbers", len(low))
+	}
+	for k, want := range low {
+		if !oracle(t, k) {
+			t.Errorf("%x is not of low order", k)
+		}
+		if _, err := ParseKey(k.String()); !errors.Is(err, want) {
+			t.Errorf("%x: got %v, want %v", k, err, want)
+		}
+		// One bit beside, nothing is of low order but what is in the table.
+		for bit := range 8 * KeySize {
+			near := k
+			near[bit/8] ^= 1 << (bit % 8)
+			if _, listed := low[near]; oracle(t, near) != listed {
+				t.Errorf("%x is not in the table", near)
 			}
 		}
 	}
 }
+
+// All numbers from the prime on that have 255 bits, and the ends of those that
+// have 256.
+func TestParseKeyRefusesOutOfRange(t *testing.T) {
+	top := new(big.Int).Lsh(big.NewInt(1), 255)
+	for d := int64(-40); d <= 40; d++ {
+		n := new(big.Int).Add(top, big.NewInt(d))
+		_, err := ParseKey(number(n).String())
+		if d >= -19 && !errors.Is(err, ErrKeyRange) {
+			t.Errorf("2^255%+d: got %v, want %v", d, err, ErrKeyRange)
+		}
+		if d < -20 && err != nil { // -20 is of low order
+			t.Errorf("2^255%+d: %v", d, err)
+		}
+	}
+	all := Key(bytes.Repeat([]byte{0xff}, KeySize))
+	for i := range KeySize {
+		for _, k := range []Key{{0: 9, 31: 0x80}, all} {
+			k[i] ^= 1
+			k[31] |= 0x80
+			if _, err := ParseKey(k.String()); !errors.Is(err, ErrKeyRange) {
+				t.Errorf("%x: got %v, want %v", k, err, ErrKeyRange)
+			}
+			// Read back, as the key of a peer that an admin has added, it is taken.
+			var back Key
+			if err := back.UnmarshalText([]byte(k.String())); err != nil || back != k {
+				t.Errorf("%x came back as %x, %v", k, back, err)
+			}
+		}
+	}
+}
+
+// Of what is in range nothing is refused that is not of low order, and what
+// WireGuard computes from a private key is in range.
+func TestParseKeyAccepts(t *testing.T) {
+	random := rand.NewChaCha8([32]byte{})
+	for range randomKeys {
+		var k Key
+		random.Read(k[:])
+		_, err := ParseKey(k.String())
+		want := error(nil)
+		if k[31]&0x80 != 0 {
+			want = ErrKeyRange
+		} else if oracle(t, k) {
+			want = ErrKeyLowOrder
+		}
+		if !errors.Is(err, want) {
+			t.Errorf("%x: got %v, want %v", k, err, want)
+		}
+		private, err := ecdh.X25519().NewPrivateKey(k[:])
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := ParseKey(Key(private.PublicKey().Bytes()).String()); err != nil {
+			t.Errorf("the public key of %x: %v", k, err)
+		}
+	}
+}
+
+// randomKeys is what a test has time for. A million take two minutes.
+const randomKeys = 20000
 
 func TestDerivedRefuses(t *testing.T) {
 	for _, c := range []struct {
@@ -157,6 +260,9 @@ func FuzzParseKey(f *testing.F) {
 		}
 		if key.String() != s {
 			t.Errorf("%q prints as %q", s, key)
+		}
+		if oracle(t, key) {
+			t.Errorf("%q is of low order", s)
 		}
 		for _, p := range []Profile{RFC4291, FFMUC} {
 			mac, addr := p.Of(key)

@@ -19,6 +19,7 @@ func Collide(seed uint64) (a, b address.Key) {
 		for i := 0; i < len(key); i += 8 {
 			binary.LittleEndian.PutUint64(key[i:], random.Uint64())
 		}
+		key[31] &= 0x7f // a valid key has 255 bits
 		mac := key.MAC()
 		if other, found := seen[mac]; found {
 			return other, key
