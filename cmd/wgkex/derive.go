@@ -32,9 +32,13 @@ func deriveCommand() *cobra.Command {
 			return derive(keys, cmd.OutOrStdout(), profile)
 		},
 	}
-	cmd.Flags().StringVar(&profileName, "addresses", address.RFC4291.String(), `address profile of the domain, "rfc4291" or "ffmuc"`)
+	var profiles []string
+	for _, p := range address.Profiles {
+		profiles = append(profiles, p.String())
+	}
+	cmd.Flags().StringVar(&profileName, "addresses", address.RFC4291.String(), "address profile of the domain: "+strings.Join(profiles, ", "))
 	// The names are fixed and short: completing file names would only mislead.
-	if err := cmd.RegisterFlagCompletionFunc("addresses", cobra.FixedCompletions([]string{"rfc4291", "ffmuc"}, cobra.ShellCompDirectiveNoFileComp)); err != nil {
+	if err := cmd.RegisterFlagCompletionFunc("addresses", cobra.FixedCompletions(profiles, cobra.ShellCompDirectiveNoFileComp)); err != nil {
 		panic(err) // the flag exists
 	}
 	return cmd

@@ -11,6 +11,7 @@ import (
 	"net"
 	"net/netip"
 	"slices"
+	"strings"
 )
 
 // KeySize is the length of a Curve25519 public key in bytes (RFC 7748).
@@ -108,33 +109,33 @@ func (k *Key) UnmarshalText(text []byte) error {
 	return nil
 }
 
-// MAC is the Ethernet address of the router's VXLAN interface: 02 and the first
-// five bytes of the MD5 digest of the key's base64 and a newline, which is what
-// `wg pubkey | md5sum` hashes on the router.
-func (k Key) MAC() MAC {
-	digest := md5.Sum([]byte(k.String() + "\n"))
-	return MAC{0x02, digest[0], digest[1], digest[2], digest[3], digest[4]}
-}
-
 // MAC is an EUI-48 address.
 type MAC [6]byte
 
 // String is the MAC in lower-case hexadecimal with colons.
 func (m MAC) String() string { return net.HardwareAddr(m[:]).String() }
 
-// Profile says what becomes of the MAC's universal/local bit in the link-local
-// address. Its zero value is RFC4291.
+// Profile is the way in which the routers of a domain derive their MAC and
+// link-local address. Its zero value is RFC4291.
 type Profile uint8
 
-// The two profiles.
+// The profiles.
 const (
-	// RFC4291 inverts the bit, as RFC 4291 appendix A asks for: 02 becomes 00.
+	// RFC4291 hashes the key and a newline, and inverts the universal/local bit
+	// in the address, as RFC 4291 appendix A asks for: 02 becomes 00.
 	RFC4291 Profile = iota
-	// FFMUC leaves the bit set, as the routers of Freifunk Munich do.
+	// FFMUC hashes the same and leaves the bit set, as the routers of Freifunk
+	// Munich do.
 	FFMUC
+	// Gluon hashes the key alone and leaves the bit set, as the routers with
+	// Gluon's package mesh-vpn-wireguard do.
+	Gluon
 )
 
-var profileNames = [...]string{RFC4291: "rfc4291", FFMUC: "ffmuc"}
+// Profiles is all of them.
+var Profiles = []Profile{RFC4291, FFMUC, Gluon}
+
+var profileNames = [...]string{RFC4291: "rfc4291", FFMUC: "ffmuc", Gluon: "gluon"}
 
 // String is the profile's name in the configuration.
 func (p Profile) String() string { return profileNames[p] }
@@ -150,7 +151,19 @@ func (p *Profile) UnmarshalText(text []byte) error {
 			return nil
 		}
 	}
-	return fmt.Errorf(`unknown address profile %q: must be "rfc4291" or "ffmuc"`, text)
+	return fmt.Errorf("unknown address profile %q: must be one of %s", text, strings.Join(profileNames[:], ", "))
+}
+
+// MAC is the Ethernet address of the router's VXLAN interface: 02 and the first
+// five bytes of an MD5 digest of the key's base64. RFC4291 and FFMUC add a
+// newline, since `wg pubkey | md5sum` on the router does.
+func (p Profile) MAC(k Key) MAC {
+	text := k.String()
+	if p != Gluon {
+		text += "\n"
+	}
+	digest := md5.Sum([]byte(text))
+	return MAC{0x02, digest[0], digest[1], digest[2], digest[3], digest[4]}
 }
 
 // LinkLocal is the fe80::/64 address with the MAC's EUI-64 as interface
@@ -180,6 +193,6 @@ func (p Profile) Derived(a netip.Addr) (MAC, bool) {
 
 // Of derives both addresses of a key.
 func (p Profile) Of(k Key) (MAC, netip.Addr) {
-	m := k.MAC()
+	m := p.MAC(k)
 	return m, p.LinkLocal(m)
 }

@@ -10,44 +10,93 @@ import (
 	"math/rand/v2"
 	"net/netip"
 	"os"
+	"os/exec"
 	"slices"
 	"strings"
 	"testing"
 )
 
+// Each file has a column with the addresses of each of its profiles.
 func TestVectors(t *testing.T) {
-	data, err := os.ReadFile("testdata/vectors.tsv")
+	for file, profiles := range map[string][]Profile{
+		"testdata/vectors.tsv":       {RFC4291, FFMUC},
+		"testdata/vectors-gluon.tsv": {Gluon},
+	} {
+		data, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		lines := 0
+		for line := range strings.Lines(string(data)) {
+			if strings.HasPrefix(line, "#") {
+				continue
+			}
+			lines++
+			f := strings.Split(strings.TrimSuffix(line, "\n"), "\t")
+			key, err := ParseKey(f[0])
+			if err != nil {
+				t.Errorf("%s: %v", f[0], err)
+				continue
+			}
+			if key.String() != f[0] {
+				t.Errorf("%s: prints as %s", f[0], key)
+			}
+			for i, profile := range profiles {
+				mac, addr := profile.Of(key)
+				if mac.String() != f[1] || addr.String() != f[2+i] {
+					t.Errorf("%s %s: got %s %s, want %s %s", profile, key, mac, addr, f[1], f[2+i])
+				}
+				back, ok := profile.Derived(addr)
+				if !ok || back != mac {
+					t.Errorf("%s: %s came back as %s, %v", profile, addr, back, ok)
+				}
+			}
+		}
+		if lines != 13 {
+			t.Errorf("%s: %d vectors", file, lines)
+		}
+	}
+}
+
+// What docs/protocol.md gives those who write clients, its shell function and
+// its tables, is right.
+func TestDocument(t *testing.T) {
+	data, err := os.ReadFile("../../docs/protocol.md")
 	if err != nil {
 		t.Fatal(err)
 	}
-	lines := 0
+	const begin = "```sh\n# derive KEY PROFILE"
+	_, script, found := strings.Cut(string(data), begin)
+	script, _, closed := strings.Cut(script, "```")
+	if !found || !closed {
+		t.Fatalf("no %q", begin)
+	}
+	tables := 0
 	for line := range strings.Lines(string(data)) {
-		if strings.HasPrefix(line, "#") {
+		cells := strings.FieldsFunc(line, func(r rune) bool { return strings.ContainsRune("| `\n", r) })
+		if len(cells) < 3 {
 			continue
 		}
-		lines++
-		f := strings.Split(strings.TrimSuffix(line, "\n"), "\t")
-		key, err := ParseKey(f[0])
+		key, err := ParseKey(cells[0])
 		if err != nil {
-			t.Errorf("%s: %v", f[0], err)
 			continue
 		}
-		if key.String() != f[0] {
-			t.Errorf("%s: prints as %s", f[0], key)
-		}
-		for profile, want := range map[Profile]string{RFC4291: f[2], FFMUC: f[3]} {
-			mac, addr := profile.Of(key)
-			if mac.String() != f[1] || addr.String() != want {
-				t.Errorf("%s %s: got %s %s, want %s %s", profile, key, mac, addr, f[1], want)
+		profiles := map[int][]Profile{3: {Gluon}, 4: {RFC4291, FFMUC}}[len(cells)]
+		for i, p := range profiles {
+			tables++
+			mac, addr := p.Of(key)
+			if cells[1] != mac.String() || cells[2+i] != addr.String() {
+				t.Errorf("%s: %s, want %s %s", p, line, mac, addr)
 			}
-			back, ok := profile.Derived(addr)
-			if !ok || back != mac {
-				t.Errorf("%s: %s came back as %s, %v", profile, addr, back, ok)
+			out, err := exec.Command("sh", "-c", "#"+script+"derive "+key.String()+" "+p.String()+"; echo $mac $address").CombinedOutput()
+			back, parseErr := netip.ParseAddr(strings.TrimPrefix(strings.TrimSpace(string(out)), mac.String()+" "))
+			if err != nil || parseErr != nil || back != addr {
+				t.Errorf("%s: the shell function prints %q, %v, want %s %s", p, out, err, mac, addr)
 			}
 		}
 	}
-	if lines < 13 {
-		t.Errorf("only %d vectors", lines)
+	if tables != 3*len(Profiles) {
+		t.Errorf("%d vectors", tables)
 	}
 }
 
@@ -213,6 +262,7 @@ func TestDerivedRefuses(t *testing.T) {
 	}{
 		{RFC4291, "fe80::2d0:d1ff:fed2:d3d4"}, // the other profile's
 		{FFMUC, "fe80::d0:d1ff:fed2:d3d4"},
+		{Gluon, "fe80::d0:d1ff:fed2:d3d4"},
 		{RFC4291, "fe80::d0:d1ff:ffd2:d3d4"}, // no ff:fe in the middle
 		{RFC4291, "fe80:0:0:1:d0:d1ff:fed2:d3d4"},
 		{RFC4291, "fd00::d0:d1ff:fed2:d3d4"},
@@ -229,7 +279,10 @@ func TestDerivedRefuses(t *testing.T) {
 }
 
 func TestProfileText(t *testing.T) {
-	for _, p := range []Profile{RFC4291, FFMUC} {
+	if len(Profiles) != len(profileNames) {
+		t.Errorf("Profiles has %d of %d", len(Profiles), len(profileNames))
+	}
+	for _, p := range Profiles {
 		text, err := p.MarshalText()
 		if err != nil {
 			t.Fatal(err)
@@ -240,8 +293,9 @@ func TestProfileText(t *testing.T) {
 		}
 	}
 	var p Profile
-	if err := p.UnmarshalText([]byte("RFC4291")); err == nil {
-		t.Error("an unknown profile was accepted")
+	const want = `unknown address profile "RFC4291": must be one of rfc4291, ffmuc, gluon`
+	if err := p.UnmarshalText([]byte("RFC4291")); err == nil || err.Error() != want {
+		t.Errorf("got %v, want %s", err, want)
 	}
 }
 
@@ -264,7 +318,7 @@ func FuzzParseKey(f *testing.F) {
 		if oracle(t, key) {
 			t.Errorf("%q is of low order", s)
 		}
-		for _, p := range []Profile{RFC4291, FFMUC} {
+		for _, p := range Profiles {
 			mac, addr := p.Of(key)
 			if back, ok := p.Derived(addr); !ok || back != mac {
 				t.Errorf("%q: %s came back as %s, %v", s, addr, back, ok)

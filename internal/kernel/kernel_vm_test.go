@@ -225,11 +225,11 @@ func TestDevicesGone(t *testing.T) {
 	key, addr := newKey(t), netip.MustParseAddr("fe80::a")
 	_, keyErr := d.PublicKey()
 	_, peersErr := d.Peers()
-	_, hasErr := d.HasEntry(key.MAC())
+	_, hasErr := d.HasEntry(address.RFC4291.MAC(key))
 	for what, err := range map[string]error{
 		"PublicKey": keyErr, "Peers": peersErr, "HasEntry": hasErr,
 		"AddPeer": d.AddPeer(key, addr), "ResetPeer": d.ResetPeer(key, addr), "RemovePeers": d.RemovePeers([]address.Key{key}),
-		"SetEntry": d.SetEntry(key.MAC(), addr), "RemoveEntry": d.RemoveEntry(Entry{MAC: key.MAC(), Dst: addr}),
+		"SetEntry": d.SetEntry(address.RFC4291.MAC(key), addr), "RemoveEntry": d.RemoveEntry(Entry{MAC: address.RFC4291.MAC(key), Dst: addr}),
 	} {
 		if !errors.Is(err, ErrMissing) {
 			t.Errorf("%s: %v", what, err)

@@ -35,7 +35,7 @@ func (p Peer) Kind(profile address.Profile) Kind {
 	case p.AllowedIPs[0] == soleAddress(profile, p.Key):
 		return Managed
 	}
-	for _, other := range []address.Profile{address.RFC4291, address.FFMUC} {
+	for _, other := range address.Profiles {
 		if p.AllowedIPs[0] == soleAddress(other, p.Key) {
 			return LeftOver
 		}

@@ -8,9 +8,9 @@ import (
 	"wgkex/internal/address"
 )
 
-// Collide returns two valid keys with the same MAC and hence the same address,
-// found as anybody can find them: among 2^20 random keys any two have the same
-// 40 bits more likely than not.
+// Collide returns two valid keys with the same MAC and hence the same address
+// in the profiles RFC4291 and FFMUC, found as anybody can find them: among 2^20
+// random keys any two have the same 40 bits more likely than not.
 func Collide(seed uint64) (a, b address.Key) {
 	random := rand.New(rand.NewPCG(seed, 0))
 	seen := make(map[address.MAC]address.Key, 1<<20)
@@ -20,7 +20,7 @@ func Collide(seed uint64) (a, b address.Key) {
 			binary.LittleEndian.PutUint64(key[i:], random.Uint64())
 		}
 		key[31] &= 0x7f // a valid key has 255 bits
-		mac := key.MAC()
+		mac := address.RFC4291.MAC(key)
 		if other, found := seen[mac]; found {
 			return other, key
 		}

@@ -8,8 +8,10 @@ import (
 
 func TestCollide(t *testing.T) {
 	a, b := Collide(1)
-	if a == b || a.MAC() != b.MAC() {
-		t.Errorf("%s and %s do not collide", a, b)
+	for _, profile := range []address.Profile{address.RFC4291, address.FFMUC} {
+		if a == b || profile.MAC(a) != profile.MAC(b) {
+			t.Errorf("%s and %s do not collide in %s", a, b, profile)
+		}
 	}
 	for _, key := range []address.Key{a, b} {
 		if _, err := address.ParseKey(key.String()); err != nil {

@@ -19,9 +19,14 @@ import (
 // cleanupDomain makes a domain of the test's own on the shared port.
 func cleanupDomain(t *testing.T, name string, number int) {
 	t.Helper()
-	sh(t, "./suite-files/gateway %s %d rfc4291", name, number)
-	profiles[name] = address.RFC4291
-	writeConf(t, name+".toml", fmt.Sprintf("[domains.%s]\nwireguard = 'wg-%[1]s'\nvxlan = 'vx-%[1]s'\n", name))
+	domainWithProfile(t, name, number, address.RFC4291)
+}
+
+func domainWithProfile(t *testing.T, name string, number int, profile address.Profile) {
+	t.Helper()
+	sh(t, "./suite-files/gateway %s %d %s", name, number, profile)
+	profiles[name] = profile
+	writeConf(t, name+".toml", fmt.Sprintf("[domains.%s]\nwireguard = 'wg-%[1]s'\nvxlan = 'vx-%[1]s'\naddresses = '%s'\n", name, profile))
 	sh(t, "systemctl daemon-reload")
 	t.Cleanup(func() {
 		delete(profiles, name)

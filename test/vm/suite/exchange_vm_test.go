@@ -57,6 +57,20 @@ func TestTunnel(t *testing.T) {
 	}
 }
 
+// A domain whose routers hash the key without a newline.
+func TestGluonProfile(t *testing.T) {
+	const name, number, vni = "ffgluon", 12, 112
+	domainWithProfile(t, name, number, address.Gluon)
+	key := makeRouter(t, "r5", 5, name, 6, sharedPort, 51820+number, vni)
+	wantRouter(t, name, key)
+	sh(t, "ping -6 -c 3 -i 0.2 -W 10 fd00:%d::15", vni)
+	cleanup(t, name, "")
+	if s, _ := readStatus(t, name); len(s.Peers) != 1 || s.Peers[0].State != "live" {
+		t.Errorf("status: %+v", s)
+	}
+	wantRouter(t, name, key)
+}
+
 func linkLocal(t *testing.T, command string) string {
 	t.Helper()
 	return sh(t, "%s scope link | sed -n 's,.*inet6 \\(fe80[^/]*\\)/.*,\\1,p'", command)
