@@ -47,23 +47,37 @@ func prepareCommand() *cobra.Command {
 }
 
 // mayListen says what stands in the way of the socket of domain name, of the
-// shared socket for "".
-func mayListen(cfg config.Config, name string, port uint16) error {
-	what, key, want := "the shared port", "listen", cfg.Listen
+// shared socket for "". What runs goes by the effective configuration; the files
+// only help to say what to do.
+func mayListen(effective config.Config, name string, port uint16) error {
+	want, err := listen(effective, name)
+	switch {
+	case err == nil && want == port:
+		return nil
+	case err != nil:
+		if files, loadErr := config.Load(config.Dir); loadErr != nil {
+			return err
+		} else if _, inFiles := listen(files, name); inFiles != nil {
+			return err
+		}
+	}
+	return fmt.Errorf("the configuration in %s has changed since the last daemon-reload: run systemctl daemon-reload, then start %s again", config.Dir, units.SocketName(name))
+}
+
+// listen is the port that a configuration gives the socket.
+func listen(cfg config.Config, name string) (uint16, error) {
+	what, key, port := "the shared port", "listen", cfg.Listen
 	if name != "" {
 		d, ok := cfg.Domains[name]
 		if !ok {
-			return fmt.Errorf("domain %s is not in the configuration: add [domains.%s] to %s/%s or a file in %[3]s/conf.d", name, name, config.Dir, config.File)
+			return 0, fmt.Errorf("domain %s is not in the configuration: add [domains.%s] to %s/%s or a file in %[3]s/conf.d", name, name, config.Dir, config.File)
 		}
-		what, key, want = "domain "+name, "domains."+name+".listen", d.Listen
+		what, key, port = "domain "+name, "domains."+name+".listen", d.Listen
 	}
-	switch {
-	case want == 0:
-		return fmt.Errorf("%s has no port of its own: set %s in %s/%s or a file in %[3]s/conf.d", what, key, config.Dir, config.File)
-	case want != port:
-		return fmt.Errorf("the configuration of %s in %s has changed since the last daemon-reload: run systemctl daemon-reload, then start %s again", what, config.Dir, units.SocketName(name))
+	if port == 0 {
+		return 0, fmt.Errorf("%s has no port of its own: set %s in %s/%s or a file in %[3]s/conf.d", what, key, config.Dir, config.File)
 	}
-	return nil
+	return port, nil
 }
 
 // prepareTimeout is how long the start of a socket waits for a domain that others

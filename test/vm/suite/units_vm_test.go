@@ -163,6 +163,11 @@ func TestConfigurationChanges(t *testing.T) {
 		}
 	}
 	stays("a change")
+	// Not even a restart of the socket carries half a change out.
+	writeConf(t, "35.toml", "[domains.ffww03]\nlisten = 10017\n")
+	sh(t, "systemctl restart wgkex@ffww03.socket")
+	stays("another port and a restart")
+	sh(t, "rm /etc/wgkex/conf.d/35.toml")
 	if check, err := try("wgkex check"); err == nil || !strings.Contains(check, "changed since the last daemon-reload") {
 		t.Errorf("wgkex check: %v, %s", err, check)
 	}
