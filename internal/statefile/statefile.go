@@ -76,15 +76,15 @@ func giveToOwner(f *os.File, dir string) error {
 }
 
 // ErrForeign is the error for something at the path that is no file of ours.
-var ErrForeign = errors.New("not a regular file of a sensible size")
+var ErrForeign = errors.New("not a regular file of ours, of a sensible size")
 
-// Open opens an existing file that is regular, no symbolic link, and at most
-// limit bytes long. Everything else that exists is ErrForeign. It never waits,
-// as opening a FIFO would.
+// Open opens an existing file that is regular, no symbolic link, at most limit
+// bytes long, and may be opened so. Everything else that exists is ErrForeign. It
+// never waits, as opening a FIFO would.
 func Open(path string, flag int, limit int64) (*os.File, error) {
 	f, err := os.OpenFile(path, flag|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
 	switch {
-	case errors.Is(err, unix.ELOOP), errors.Is(err, unix.ENXIO), errors.Is(err, unix.EISDIR):
+	case errors.Is(err, unix.ELOOP), errors.Is(err, unix.ENXIO), errors.Is(err, unix.EISDIR), errors.Is(err, unix.EACCES) && exists(path):
 		return nil, fmt.Errorf("%s: %w", path, ErrForeign)
 	case err != nil:
 		return nil, err
@@ -98,6 +98,12 @@ func Open(path string, flag int, limit int64) (*os.File, error) {
 		return nil, err
 	}
 	return f, nil
+}
+
+// exists tells a file without access from a directory without.
+func exists(path string) bool {
+	_, err := os.Lstat(path)
+	return err == nil
 }
 
 // Read is the content of a file as Open takes it.
