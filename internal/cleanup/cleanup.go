@@ -141,6 +141,7 @@ func (c Cleanup) survey(d *domain.Domain, r *Report, mark func(domain.Survey)) (
 		r.Repaired, r.Orphans = len(drift.Peers), len(drift.Orphans)
 		return err
 	}
+	repaired, orphans := len(survey.Repaired.Peers), len(survey.Repaired.Orphans)
 	if r.LeftOver > 0 {
 		keys, err := c.readdressable(d, survey)
 		if err == nil && len(keys) > 0 {
@@ -152,7 +153,7 @@ func (c Cleanup) survey(d *domain.Domain, r *Report, mark func(domain.Survey)) (
 		r.Readdressed = len(keys)
 	}
 	drift, err := d.Repair(survey.Peers)
-	r.Repaired, r.Orphans = len(drift.Peers), len(drift.Orphans)
+	r.Repaired, r.Orphans = len(drift.Peers)+repaired, len(drift.Orphans)+orphans
 	return err
 }
 
@@ -203,10 +204,10 @@ func (c Cleanup) mark(records []policy.Record, start time.Duration, r *Report) (
 				r.Unmarked++
 			}
 			record.Marked = 0
-		case record.Marked == 0:
+		case record.MarkedFor(now) < 0:
 			record.Marked = start
 			r.Marked++
-		case now-record.Marked >= c.MarkAge:
+		case record.MarkedFor(now) >= c.MarkAge:
 			due = append(due, *record)
 		}
 	}

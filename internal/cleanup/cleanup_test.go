@@ -134,7 +134,7 @@ func TestMarksGo(t *testing.T) {
 			t.Error(err)
 		}
 	})
-	b.run(Report{Seen: 3, Live: 1, Marked: 2})
+	b.run(Report{Seen: 3, Live: 1, Unmarked: 1, Marked: 2})
 	b.Pass(MarkAge - 1)
 	b.run(Report{Seen: 3, Live: 1})
 	b.Pass(1)
@@ -336,6 +336,16 @@ func TestLeftOver(t *testing.T) {
 		t.Error("a tunnel was cut")
 	}
 	b.run(Report{Seen: 2, LeftOver: 2, Static: 1, Live: 1, Marked: 1})
+}
+
+// A VXLAN interface made anew gets all entries back in one run.
+func TestVXLANMadeAnew(t *testing.T) {
+	b := newBench(t)
+	b.connected(key(1), key(2))
+	b.Read()
+	b.Number.VXLAN, b.FDB = 9, nil
+	b.run(Report{Seen: 2, Live: 2, Repaired: 2})
+	b.Consistent()
 }
 
 func TestDryRun(t *testing.T) {

@@ -87,6 +87,8 @@ type Survey struct {
 	Reading policy.Reading
 	Peers   []policy.Peer
 	Records []policy.Record
+	// Repaired is what was wrong with the FDB, if Refresh has repaired it.
+	Repaired Drift
 }
 
 // Read reads all peers, and changes nothing.
@@ -162,7 +164,7 @@ func (d *Domain) Refresh(change func(Survey)) (Survey, error) {
 		return survey, err
 	}
 	if old == nil {
-		if _, err := d.Repair(survey.Peers); err != nil {
+		if survey.Repaired, err = d.Repair(survey.Peers); err != nil {
 			return survey, err
 		}
 	}

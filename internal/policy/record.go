@@ -87,7 +87,8 @@ type Record struct {
 	Active time.Duration
 	// Registered is when the peer was added or reset, or first seen.
 	Registered time.Duration
-	// Marked is when cleanup first found the peer stale, zero for not.
+	// Marked is when cleanup found the peer stale, zero for never. The mark is
+	// void if the peer was registered or had a handshake since.
 	Marked time.Duration
 }
 
@@ -109,8 +110,9 @@ func Follow(before *Record, p Peer, profile address.Profile, last, now Reading) 
 	r := Record{Key: p.Key, Kind: p.Kind(profile), LastHandshake: p.LastHandshake, Registered: now.Ended}
 	since := last.Began
 	if before != nil {
+		r.Marked = before.Marked
 		if p.LastHandshake.Equal(before.LastHandshake) {
-			r.Active, r.Registered, r.Marked = before.Active, before.Registered, before.Marked
+			r.Active, r.Registered = before.Active, before.Registered
 			return r
 		}
 		// With a handshake less than before somebody has made the peer anew.
@@ -161,6 +163,15 @@ func (r Record) Live(sinceBoot time.Duration) bool {
 // after.
 func (r Record) Stale(sinceBoot, after time.Duration) bool {
 	return r.Pending() || sinceBoot-r.Active > after
+}
+
+// MarkedFor is for how long cleanup has known the peer as stale, -1 if it has no
+// mark that counts.
+func (r Record) MarkedFor(sinceBoot time.Duration) time.Duration {
+	if r.Marked == 0 || r.Marked < r.Registered || r.Marked < r.Active {
+		return -1
+	}
+	return sinceBoot - r.Marked
 }
 
 // Overdue reports whether the peer has been pending for so long that it may go.

@@ -50,7 +50,7 @@ func TestFollowHandshake(t *testing.T) {
 		p := peer(address.RFC4291, key(1))
 		p.LastHandshake = c.handshake
 		got := Follow(&before, p, address.RFC4291, at(last, c.lastAhead), at(now, c.nowAhead))
-		want := Record{Key: key(1), Kind: Managed, LastHandshake: c.handshake, Active: c.want, Registered: time.Second}
+		want := Record{Key: key(1), Kind: Managed, LastHandshake: c.handshake, Active: c.want, Registered: time.Second, Marked: 3}
 		if got != want {
 			t.Errorf("%s: got %+v, want %+v", name, got, want)
 		}
@@ -80,7 +80,7 @@ func TestFollow(t *testing.T) {
 		"the same handshake":               {&known, at(last, 0), with(handshake), 0, known},
 		"the same, the clock was set":      {&known, at(last, 0), with(handshake), 48 * time.Hour, known},
 		"pending still":                    {new(record(none, 0, 5, 6)), at(last, 0), with(none), 0, record(none, 0, 5, 6)},
-		"reset by others":                  {&known, at(last, 0), with(none), 0, record(none, 0, now+time.Second, 0)},
+		"reset by others":                  {&known, at(last, 0), with(none), 0, record(none, 0, now+time.Second, 6)},
 		"new and pending":                  {nil, at(last, 0), with(none), 0, record(none, 0, now+time.Second, 0)},
 		"new and connected":                {nil, at(last, 0), with(handshake), 0, record(handshake, 20*time.Minute, now+time.Second, 0)},
 		"never read before":                {nil, Reading{}, with(handshake), 0, record(handshake, now+time.Second, now+time.Second, 0)},
@@ -167,6 +167,25 @@ func TestStates(t *testing.T) {
 		}
 		if got := c.record.Overdue(boot); got != c.overdue {
 			t.Errorf("%s: overdue %v", name, got)
+		}
+	}
+}
+
+func TestMarkedFor(t *testing.T) {
+	for name, c := range map[string]struct {
+		record Record
+		want   time.Duration
+	}{
+		"no mark":               {Record{}, -1},
+		"a mark":                {Record{Marked: boot - 5, Registered: 1, Active: 2}, 5},
+		"just now":              {Record{Marked: boot}, 0},
+		"registered with it":    {Record{Marked: boot - 5, Registered: boot - 5}, 5},
+		"registered since":      {Record{Marked: boot - 5, Registered: boot - 4}, -1},
+		"a handshake since":     {Record{Marked: boot - 5, Active: boot - 4}, -1},
+		"a handshake just then": {Record{Marked: boot - 5, Active: boot - 5}, 5},
+	} {
+		if got := c.record.MarkedFor(boot); got != c.want {
+			t.Errorf("%s: %d, want %d", name, got, c.want)
 		}
 	}
 }
