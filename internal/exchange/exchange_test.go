@@ -694,7 +694,7 @@ var steps = map[string]struct {
 }
 
 // victim and collider are two keys with the same derived address.
-var victim, collider = addresstest.Collide(1)
+var victim, collider = addresstest.Colliding()
 
 func comesBack(b *bench, what string) {
 	b.T.Helper()

@@ -8,6 +8,9 @@ import (
 
 func TestCollide(t *testing.T) {
 	a, b := Collide(1)
+	if knownA, knownB := Colliding(); a != knownA || b != knownB {
+		t.Errorf("the seed 1 gives %s and %s", a, b)
+	}
 	for _, profile := range []address.Profile{address.RFC4291, address.FFMUC} {
 		if a == b || profile.MAC(a) != profile.MAC(b) {
 			t.Errorf("%s and %s do not collide in %s", a, b, profile)
