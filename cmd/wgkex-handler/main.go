@@ -21,6 +21,7 @@ import (
 	"wgkex/internal/exchange"
 	"wgkex/internal/kernel"
 	"wgkex/internal/logging"
+	"wgkex/internal/outcome"
 	"wgkex/internal/policy"
 	"wgkex/internal/protocol"
 	"wgkex/internal/version"
@@ -91,7 +92,7 @@ type request struct {
 func serve(conn *net.TCPConn) {
 	var r request
 	r.err = r.handle(conn)
-	code := protocol.CodeOf(r.err)
+	code := outcome.CodeOf(r.err)
 	remote := addrPort(conn.RemoteAddr())
 	allowed, err := count(r.domain.Name, code)
 	if err != nil {
@@ -113,7 +114,7 @@ func serve(conn *net.TCPConn) {
 // count counts the outcome for the domain, or for none as long as the client
 // had not named one, and reports whether it may be logged. What cannot be
 // counted may.
-func count(domainName string, code protocol.Code) (logged bool, err error) {
+func count(domainName string, code outcome.Code) (logged bool, err error) {
 	all, err := counters.Open(counters.Path(domain.System.Dir, ""))
 	if err != nil {
 		return true, err
@@ -149,11 +150,11 @@ func (r *request) handle(conn *net.TCPConn) error {
 	}
 	domainConfig, ok := cfg.Domains[name]
 	if !ok {
-		return protocol.Refuse(protocol.InvalidDomain, "no such domain in the configuration")
+		return outcome.Refuse(outcome.InvalidDomain, "no such domain in the configuration")
 	}
 	r.domain = domainConfig
 	if port := addrPort(conn.LocalAddr()).Port(); !cfg.Serves(port, name) {
-		return protocol.Refuse(protocol.InvalidDomain, "port %d does not serve this domain", port)
+		return outcome.Refuse(outcome.InvalidDomain, "port %d does not serve this domain", port)
 	}
 	text, err := reader.Key()
 	if err != nil {
@@ -161,11 +162,11 @@ func (r *request) handle(conn *net.TCPConn) error {
 	}
 	key, err := address.ParseKey(text)
 	if err != nil {
-		return protocol.Refuse(protocol.InvalidKey, "the public key is %v", err)
+		return outcome.Refuse(outcome.InvalidKey, "the public key is %v", err)
 	}
 	r.key = key
 	if cfg.Prohibited(key) {
-		return protocol.Refuse(protocol.ProhibitedKey, "the key is listed in prohibited_keys")
+		return outcome.Refuse(outcome.ProhibitedKey, "the key is listed in prohibited_keys")
 	}
 
 	// What is begun from here on is ended: the service manager's SIGTERM, at
@@ -183,7 +184,7 @@ func (r *request) handle(conn *net.TCPConn) error {
 	return errors.Join(err, d.Close())
 }
 
-func (r *request) log(remote netip.AddrPort, code protocol.Code) {
+func (r *request) log(remote netip.AddrPort, code outcome.Code) {
 	var key, addr string
 	if !r.key.IsZero() {
 		_, a := r.domain.Addresses.Of(r.key)
@@ -197,7 +198,7 @@ func (r *request) log(remote netip.AddrPort, code protocol.Code) {
 	if errors.Is(r.err, kernel.ErrMissing) || errors.Is(r.err, kernel.ErrUnfit) {
 		priority = journal.PriWarning // the admin has to do something
 	}
-	if code == protocol.Internal {
+	if code == outcome.Internal {
 		priority = journal.PriErr
 		message = fmt.Sprintf("failed %s: %v", remote, r.err)
 	}

@@ -16,8 +16,8 @@ import (
 	"wgkex/internal/config"
 	"wgkex/internal/counters"
 	"wgkex/internal/domain"
+	"wgkex/internal/outcome"
 	"wgkex/internal/policy"
-	"wgkex/internal/protocol"
 
 	"github.com/spf13/cobra"
 )
@@ -45,7 +45,7 @@ func statusCommand() *cobra.Command {
 				}
 				domains = []config.Domain{d}
 			}
-			all := status{Results: map[protocol.Code]uint64{}, Domains: []domainStatus{}}
+			all := status{Results: map[outcome.Code]uint64{}, Domains: []domainStatus{}}
 			if all.Results, err = counters.Read(counters.Path(domain.System.Dir, "")); err != nil {
 				return domain.Privileged(err)
 			}
@@ -91,8 +91,8 @@ func completeDomains(*cobra.Command, []string, string) ([]string, cobra.ShellCom
 // status is the JSON output.
 type status struct {
 	// Results counts the exchanges, by their outcome, that named no domain.
-	Results map[protocol.Code]uint64 `json:"results"`
-	Domains []domainStatus           `json:"domains"`
+	Results map[outcome.Code]uint64 `json:"results"`
+	Domains []domainStatus          `json:"domains"`
 }
 
 // domainStatus is a domain in the JSON output.
@@ -104,7 +104,7 @@ type domainStatus struct {
 	MaxPeers   int           `json:"max_peers"`
 	MaxPending int           `json:"max_pending"`
 	// Results counts the exchanges since boot by their outcome.
-	Results map[protocol.Code]uint64 `json:"results"`
+	Results map[outcome.Code]uint64 `json:"results"`
 	// ClockStep is absent when the wall clock was not seen to be set.
 	ClockStep *clockStep   `json:"clock_step,omitempty"`
 	Peers     []peerStatus `json:"peers"`
@@ -213,9 +213,9 @@ func printStatus(out io.Writer, all status) error {
 	return nil
 }
 
-func resultsText(results map[protocol.Code]uint64) string {
+func resultsText(results map[outcome.Code]uint64) string {
 	var parts []string
-	for _, code := range protocol.Codes {
+	for _, code := range outcome.Codes {
 		if n := results[code]; n > 0 {
 			parts = append(parts, fmt.Sprintf("%s %d", code, n))
 		}

@@ -12,7 +12,7 @@ import (
 	"time"
 	"unsafe"
 
-	"wgkex/internal/protocol"
+	"wgkex/internal/outcome"
 
 	"golang.org/x/sys/unix"
 )
@@ -28,7 +28,7 @@ const (
 // (mmap(2)): counting needs no lock, and the file never grows. All fields are
 // for atomic access alone.
 type layout struct {
-	results [16]uint64 // in the order of protocol.Codes
+	results [16]uint64 // in the order of outcome.Codes
 	// window is the number of the current logWindow since 1970, logged and
 	// leftOut count its entries.
 	window, logged, leftOut uint64
@@ -74,8 +74,8 @@ func (c *Counters) Close() error {
 }
 
 // Count counts one outcome.
-func (c *Counters) Count(code protocol.Code) {
-	for i, known := range protocol.Codes {
+func (c *Counters) Count(code outcome.Code) {
+	for i, known := range outcome.Codes {
 		if known == code {
 			atomic.AddUint64(&c.results[i], 1)
 		}
@@ -98,8 +98,8 @@ func (c *Counters) AllowLog(now time.Time) (ok bool, leftOut uint64) {
 
 // Read is the number of outcomes by their code, without those that never came.
 // A file that is not there counts nothing.
-func Read(path string) (map[protocol.Code]uint64, error) {
-	results := map[protocol.Code]uint64{}
+func Read(path string) (map[outcome.Code]uint64, error) {
+	results := map[outcome.Code]uint64{}
 	data, err := os.ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) || err == nil && len(data) == 0 {
 		return results, nil
@@ -111,7 +111,7 @@ func Read(path string) (map[protocol.Code]uint64, error) {
 		return nil, fmt.Errorf("%s is no file of counters", path)
 	}
 	l := (*layout)(unsafe.Pointer(&data[0]))
-	for i, code := range protocol.Codes {
+	for i, code := range outcome.Codes {
 		if l.results[i] > 0 {
 			results[code] = l.results[i]
 		}

@@ -8,12 +8,12 @@ import (
 	"testing"
 	"time"
 
-	"wgkex/internal/protocol"
+	"wgkex/internal/outcome"
 )
 
 func TestCount(t *testing.T) {
-	if len(protocol.Codes) > len(layout{}.results) {
-		t.Fatalf("no place for %d codes", len(protocol.Codes))
+	if len(outcome.Codes) > len(layout{}.results) {
+		t.Fatalf("no place for %d codes", len(outcome.Codes))
 	}
 	path := filepath.Join(t.TempDir(), "counters")
 	if got, err := Read(path); err != nil || len(got) != 0 {
@@ -28,8 +28,8 @@ func TestCount(t *testing.T) {
 				return
 			}
 			for range 1000 {
-				c.Count(protocol.OK)
-				c.Count(protocol.Busy)
+				c.Count(outcome.OK)
+				c.Count(outcome.Busy)
 				c.Count("of no meaning")
 			}
 			if err := c.Close(); err != nil {
@@ -38,7 +38,7 @@ func TestCount(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	want := map[protocol.Code]uint64{protocol.OK: 8000, protocol.Busy: 8000}
+	want := map[outcome.Code]uint64{outcome.OK: 8000, outcome.Busy: 8000}
 	if got, err := Read(path); err != nil || !reflect.DeepEqual(got, want) {
 		t.Errorf("got %v, %v, want %v", got, err, want)
 	}
@@ -51,7 +51,7 @@ func TestCount(t *testing.T) {
 	if c, err := Open(path); err != nil {
 		t.Error(err)
 	} else {
-		c.Count(protocol.OK) // the file has its length again
+		c.Count(outcome.OK) // the file has its length again
 	}
 }
 

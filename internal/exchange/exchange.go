@@ -11,8 +11,8 @@ import (
 	"wgkex/internal/address"
 	"wgkex/internal/domain"
 	"wgkex/internal/kernel"
+	"wgkex/internal/outcome"
 	"wgkex/internal/policy"
-	"wgkex/internal/protocol"
 )
 
 // fullFor is how long after a reading of all peers a domain that was full then
@@ -22,7 +22,7 @@ const fullFor = 2 * time.Second
 
 // Run makes the key a peer of the domain, or makes sure that it is one. It
 // returns what it did to the peer, or the error that refused or failed it, of
-// which protocol.CodeOf is the code. After an error the kernel holds what it
+// which outcome.CodeOf is the code. After an error the kernel holds what it
 // held before, or the whole router, or FDB entries without a peer.
 func Run(d *domain.Domain, key address.Key) (policy.Action, error) {
 	action, err := (&run{Domain: d, key: key}).run()
@@ -35,7 +35,7 @@ func Run(d *domain.Domain, key address.Key) (policy.Action, error) {
 func Classify(err error) error {
 	for _, passing := range []error{kernel.ErrMissing, kernel.ErrUnfit, kernel.ErrInterrupted, context.DeadlineExceeded} {
 		if errors.Is(err, passing) {
-			return protocol.Refuse(protocol.Busy, "%w", err)
+			return outcome.Refuse(outcome.Busy, "%w", err)
 		}
 	}
 	return err

@@ -19,8 +19,8 @@ import (
 	"wgkex/internal/domain/domaintest"
 	"wgkex/internal/kernel"
 	"wgkex/internal/kernel/kerneltest"
+	"wgkex/internal/outcome"
 	"wgkex/internal/policy"
-	"wgkex/internal/protocol"
 )
 
 func key(n int) address.Key { return domaintest.Key(n) }
@@ -61,10 +61,10 @@ func (b *bench) accept(k address.Key, want policy.Action) {
 	b.WantRouter(k, true)
 }
 
-func (b *bench) refuse(k address.Key, want protocol.Code) {
+func (b *bench) refuse(k address.Key, want outcome.Code) {
 	b.T.Helper()
 	before := b.Whole()
-	if _, err := b.run(k); protocol.CodeOf(err) != want {
+	if _, err := b.run(k); outcome.CodeOf(err) != want {
 		b.T.Errorf("%s: got %v, want %s", k, err, want)
 	}
 	if after := b.Whole(); after != before {
@@ -103,9 +103,9 @@ func TestNoReading(t *testing.T) {
 	b.accept(key(3), policy.Add)
 	b.accept(key(3), policy.Keep)
 	b.accept(key(2), policy.Keep)
-	b.refuse(key(50), protocol.ProhibitedKey)
-	b.refuse(key(5), protocol.AddressConflict)
-	b.refuse(b.Gateway.Key, protocol.ProhibitedKey)
+	b.refuse(key(50), outcome.ProhibitedKey)
+	b.refuse(key(5), outcome.AddressConflict)
+	b.refuse(b.Gateway.Key, outcome.ProhibitedKey)
 	if b.Dumps != 0 || b.Searches != 0 {
 		t.Errorf("%d readings and %d searches", b.Dumps, b.Searches)
 	}
@@ -169,13 +169,13 @@ func TestRefusals(t *testing.T) {
 	b.AddStatic(key(51), addr6.String()+"/128")
 	b.AddStatic(key(52), "fd00::1/128", "fd00::2/128")
 	b.Read()
-	b.refuse(b.Gateway.Key, protocol.ProhibitedKey)
-	b.refuse(key(50), protocol.ProhibitedKey)
-	b.refuse(key(51), protocol.ProhibitedKey)
-	b.refuse(key(52), protocol.ProhibitedKey)
-	b.refuse(key(4), protocol.AddressConflict)
-	b.refuse(key(5), protocol.AddressConflict)
-	b.refuse(key(6), protocol.AddressConflict)
+	b.refuse(b.Gateway.Key, outcome.ProhibitedKey)
+	b.refuse(key(50), outcome.ProhibitedKey)
+	b.refuse(key(51), outcome.ProhibitedKey)
+	b.refuse(key(52), outcome.ProhibitedKey)
+	b.refuse(key(4), outcome.AddressConflict)
+	b.refuse(key(5), outcome.AddressConflict)
+	b.refuse(key(6), outcome.AddressConflict)
 	b.accept(key(1), policy.Add)
 }
 
@@ -212,17 +212,17 @@ func TestLimits(t *testing.T) {
 		b.accept(key(1+n), policy.Add)
 	}
 	b.Pass(fullFor)
-	b.refuse(key(10), protocol.Busy)
+	b.refuse(key(10), outcome.Busy)
 	dumps := b.Dumps
-	b.refuse(key(10), protocol.Busy)
+	b.refuse(key(10), outcome.Busy)
 	if b.Dumps != dumps {
 		t.Error("being full cost a reading each time")
 	}
 	b.Handshake(key(1)) // which nobody has read yet
-	b.refuse(key(10), protocol.Busy)
+	b.refuse(key(10), outcome.Busy)
 	b.Pass(fullFor)
 	b.accept(key(10), policy.Add)
-	b.refuse(key(11), protocol.Busy)
+	b.refuse(key(11), outcome.Busy)
 	for i := range b.PeerList {
 		b.PeerList[i].LastHandshake = b.Wall
 	}
@@ -231,7 +231,7 @@ func TestLimits(t *testing.T) {
 		b.accept(key(20+n), policy.Add)
 	}
 	b.Pass(fullFor)
-	b.refuse(key(30), protocol.Busy)
+	b.refuse(key(30), outcome.Busy)
 	if len(b.PeerList) != 10 {
 		t.Errorf("%d peers, want max_peers", len(b.PeerList))
 	}
@@ -292,7 +292,7 @@ func TestOverdueMakesRoom(t *testing.T) {
 	b.Pass(time.Minute)
 	b.accept(key(5), policy.Add)
 	b.Pass(policy.PendingFor - time.Minute - 4*time.Second - 1)
-	b.refuse(key(10), protocol.Busy)
+	b.refuse(key(10), outcome.Busy)
 	b.Handshake(key(2)) // it stays, whatever comes
 	b.Pass(fullFor)
 	b.accept(key(6), policy.Add) // key(2) is pending no more
@@ -340,7 +340,7 @@ func TestRegistrationTime(t *testing.T) {
 	b.Pass(time.Second)
 	b.accept(key(1), policy.Reset)
 	b.Pass(policy.PendingFor - time.Second - 1)
-	b.refuse(key(10), protocol.Busy)
+	b.refuse(key(10), outcome.Busy)
 	b.Pass(fullFor + 1)
 	for n := range 4 {
 		b.accept(key(10+n), policy.Replace)
@@ -378,7 +378,7 @@ func TestStateThatLies(t *testing.T) {
 		b.AddStatic(key(50), "fd00::/64")
 		change(b)
 		for range 2 {
-			b.refuse(key(50), protocol.ProhibitedKey)
+			b.refuse(key(50), outcome.ProhibitedKey)
 			if b.Dumps != 1 {
 				t.Errorf("%s: %d readings, want 1", name, b.Dumps)
 			}
@@ -431,7 +431,7 @@ func TestFlushedFDB(t *testing.T) {
 			b.Read()
 		}
 		b.FDB = nil
-		b.refuse(collider, protocol.AddressConflict)
+		b.refuse(collider, outcome.AddressConflict)
 	}
 	b.accept(victim, policy.Keep)
 }
@@ -463,7 +463,7 @@ func TestPassingTrouble(t *testing.T) {
 			return fmt.Errorf("interface w: %w", cause), false
 		}}
 		_, err := b.runOn(faulty, key(1))
-		if protocol.CodeOf(err) != protocol.Busy || !errors.Is(err, cause) {
+		if outcome.CodeOf(err) != outcome.Busy || !errors.Is(err, cause) {
 			t.Errorf("got %v", err)
 		}
 	}
@@ -624,7 +624,7 @@ func TestKilledAtEveryStep(t *testing.T) {
 				there := b.Find(c.key) != nil && b.Find(c.key).Managed(b.Config.Addresses)
 				switch next {
 				case "a collider":
-					if _, err := b.run(collider); there && protocol.CodeOf(err) != protocol.AddressConflict {
+					if _, err := b.run(collider); there && outcome.CodeOf(err) != outcome.AddressConflict {
 						t.Errorf("%s: %v", what, err)
 					}
 					if there && !b.Find(c.key).Managed(b.Config.Addresses) {
@@ -719,7 +719,7 @@ func TestLockHeld(t *testing.T) {
 	first := b.Open()
 	for range 10 {
 		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
-		if _, err := b.Host.Open(ctx, b.Config); protocol.CodeOf(Classify(err)) != protocol.Busy {
+		if _, err := b.Host.Open(ctx, b.Config); outcome.CodeOf(Classify(err)) != outcome.Busy {
 			t.Errorf("got %v", err)
 		}
 		cancel()

@@ -9,7 +9,7 @@ import (
 	"time"
 
 	"wgkex/internal/address"
-	"wgkex/internal/protocol"
+	"wgkex/internal/outcome"
 )
 
 // LiveFor is how long a tunnel is live after its last handshake: WireGuard's
@@ -135,7 +135,7 @@ func (a Action) String() string {
 // ErrFull is the error of a refusal for want of room in the domain.
 var ErrFull = errors.New("the domain is full")
 
-// Decide says what to do, or why not, as a *protocol.Refusal.
+// Decide says what to do, or why not, as a *outcome.Refusal.
 func (e Exchange) Decide() (Action, error) {
 	_, addr := e.Profile.Of(e.Key)
 	leftOver, err := e.refused(addr)
@@ -161,9 +161,9 @@ func (e Exchange) Decide() (Action, error) {
 	case !leftOver && e.Overdue != nil && e.Counts.Peers <= e.MaxPeers && e.Counts.Pending <= e.MaxPending:
 		return Replace, nil
 	case e.Counts.Peers >= e.MaxPeers:
-		return 0, protocol.Refuse(protocol.Busy, "%w: it has its %d peers (max_peers)", ErrFull, e.MaxPeers)
+		return 0, outcome.Refuse(outcome.Busy, "%w: it has its %d peers (max_peers)", ErrFull, e.MaxPeers)
 	}
-	return 0, protocol.Refuse(protocol.Busy, "%w: it has its %d peers without a handshake (max_pending)", ErrFull, e.MaxPending)
+	return 0, outcome.Refuse(outcome.Busy, "%w: it has its %d peers without a handshake (max_pending)", ErrFull, e.MaxPending)
 }
 
 // Refused is Decide as far as it goes without the managed peers: what refuses
@@ -177,12 +177,12 @@ func (e Exchange) Refused() error {
 // refused also reports whether the key is that of a left-over peer.
 func (e Exchange) refused(addr netip.Addr) (leftOver bool, err error) {
 	if e.Key == e.GatewayKey {
-		return false, protocol.Refuse(protocol.ProhibitedKey, "the key is the gateway's own")
+		return false, outcome.Refuse(outcome.ProhibitedKey, "the key is the gateway's own")
 	}
 	for _, p := range e.Others {
 		switch {
 		case p.Key == e.Key && p.Kind(e.Profile) == Static:
-			return false, protocol.Refuse(protocol.ProhibitedKey, "the key is that of a static peer")
+			return false, outcome.Refuse(outcome.ProhibitedKey, "the key is that of a static peer")
 		case p.Key == e.Key:
 			leftOver = true
 		case p.Claims(addr):
@@ -190,13 +190,13 @@ func (e Exchange) refused(addr netip.Addr) (leftOver bool, err error) {
 		}
 	}
 	if e.GatewayOwns {
-		return false, protocol.Refuse(protocol.AddressConflict, "the address %s or its MAC is the gateway's own", addr)
+		return false, outcome.Refuse(outcome.AddressConflict, "the address %s or its MAC is the gateway's own", addr)
 	}
 	return leftOver, nil
 }
 
 func conflict(addr netip.Addr, holder address.Key) error {
-	return protocol.Refuse(protocol.AddressConflict, "the address %s belongs to peer %s", addr, holder)
+	return outcome.Refuse(outcome.AddressConflict, "the address %s belongs to peer %s", addr, holder)
 }
 
 // known decides about a key that has a managed peer. One without a handshake is

@@ -6,7 +6,7 @@ import (
 	"testing"
 
 	"wgkex/internal/address"
-	"wgkex/internal/protocol"
+	"wgkex/internal/outcome"
 )
 
 func key(n byte) address.Key { return address.Key{0: 9, 30: n} }
@@ -82,57 +82,57 @@ func TestDecide(t *testing.T) {
 	for name, c := range map[string]struct {
 		change func(*Exchange)
 		action Action
-		code   protocol.Code
+		code   outcome.Code
 	}{
-		"a new key":                      {func(*Exchange) {}, Add, protocol.OK},
-		"the gateway's key":              {func(e *Exchange) { e.GatewayKey = e.Key }, 0, protocol.ProhibitedKey},
-		"a static peer's key":            {func(e *Exchange) { e.Others = static(key(1), "fd00::/64") }, 0, protocol.ProhibitedKey},
-		"a static peer, own and one":     {func(e *Exchange) { e.Others = static(key(1), on(128), "fd00::1/128") }, 0, protocol.ProhibitedKey},
-		"another's address":              {func(e *Exchange) { e.Others = static(key(2), on(128)) }, 0, protocol.AddressConflict},
-		"within another's range":         {func(e *Exchange) { e.Others = static(key(2), on(65)) }, 0, protocol.AddressConflict},
-		"another has the subnet":         {func(e *Exchange) { e.Others = static(key(2), "fe80::/64") }, Add, protocol.OK},
-		"another has everything":         {func(e *Exchange) { e.Others = static(key(2), "::/0", "0.0.0.0/0") }, Add, protocol.OK},
-		"a managed peer has the address": {func(e *Exchange) { e.Managed = collider }, 0, protocol.AddressConflict},
-		"the gateway's address":          {func(e *Exchange) { e.GatewayOwns = true }, 0, protocol.AddressConflict},
-		"a peer without allowed IPs":     {func(e *Exchange) { e.Others = static(key(1)) }, Readdress, protocol.OK},
-		"one of another profile":         {func(e *Exchange) { e.Others = []Peer{peer(address.FFMUC, key(1))} }, Readdress, protocol.OK},
+		"a new key":                      {func(*Exchange) {}, Add, outcome.OK},
+		"the gateway's key":              {func(e *Exchange) { e.GatewayKey = e.Key }, 0, outcome.ProhibitedKey},
+		"a static peer's key":            {func(e *Exchange) { e.Others = static(key(1), "fd00::/64") }, 0, outcome.ProhibitedKey},
+		"a static peer, own and one":     {func(e *Exchange) { e.Others = static(key(1), on(128), "fd00::1/128") }, 0, outcome.ProhibitedKey},
+		"another's address":              {func(e *Exchange) { e.Others = static(key(2), on(128)) }, 0, outcome.AddressConflict},
+		"within another's range":         {func(e *Exchange) { e.Others = static(key(2), on(65)) }, 0, outcome.AddressConflict},
+		"another has the subnet":         {func(e *Exchange) { e.Others = static(key(2), "fe80::/64") }, Add, outcome.OK},
+		"another has everything":         {func(e *Exchange) { e.Others = static(key(2), "::/0", "0.0.0.0/0") }, Add, outcome.OK},
+		"a managed peer has the address": {func(e *Exchange) { e.Managed = collider }, 0, outcome.AddressConflict},
+		"the gateway's address":          {func(e *Exchange) { e.GatewayOwns = true }, 0, outcome.AddressConflict},
+		"a peer without allowed IPs":     {func(e *Exchange) { e.Others = static(key(1)) }, Readdress, outcome.OK},
+		"one of another profile":         {func(e *Exchange) { e.Others = []Peer{peer(address.FFMUC, key(1))} }, Readdress, outcome.OK},
 		"left over, address taken": {func(e *Exchange) {
 			e.Others, e.Managed = static(key(1)), collider
-		}, 0, protocol.AddressConflict},
-		"left over, no place":         {func(e *Exchange) { e.Others, e.Counts = static(key(1)), Counts{10, 0} }, 0, protocol.Busy},
-		"left over, no pending place": {func(e *Exchange) { e.Others, e.Counts = static(key(1)), Counts{9, 5} }, Readdress, protocol.OK},
-		"known and live":              {func(e *Exchange) { e.Managed = live }, Keep, protocol.OK},
-		"known and silent":            {func(e *Exchange) { e.Managed = silent }, Reset, protocol.OK},
-		"known and pending":           {func(e *Exchange) { e.Managed = pending }, Keep, protocol.OK},
-		"known and overdue":           {func(e *Exchange) { e.Managed = overdue }, Renew, protocol.OK},
-		"full, known and overdue":     {func(e *Exchange) { e.Counts, e.Managed = Counts{10, 5}, overdue }, Renew, protocol.OK},
+		}, 0, outcome.AddressConflict},
+		"left over, no place":         {func(e *Exchange) { e.Others, e.Counts = static(key(1)), Counts{10, 0} }, 0, outcome.Busy},
+		"left over, no pending place": {func(e *Exchange) { e.Others, e.Counts = static(key(1)), Counts{9, 5} }, Readdress, outcome.OK},
+		"known and live":              {func(e *Exchange) { e.Managed = live }, Keep, outcome.OK},
+		"known and silent":            {func(e *Exchange) { e.Managed = silent }, Reset, outcome.OK},
+		"known and pending":           {func(e *Exchange) { e.Managed = pending }, Keep, outcome.OK},
+		"known and overdue":           {func(e *Exchange) { e.Managed = overdue }, Renew, outcome.OK},
+		"full, known and overdue":     {func(e *Exchange) { e.Counts, e.Managed = Counts{10, 5}, overdue }, Renew, outcome.OK},
 		"known and a static address": {func(e *Exchange) {
 			e.Managed, e.Others = live, static(key(2), on(128))
-		}, 0, protocol.AddressConflict},
-		"the last place":                {func(e *Exchange) { e.Counts = Counts{9, 4} }, Add, protocol.OK},
-		"no place":                      {func(e *Exchange) { e.Counts = Counts{10, 0} }, 0, protocol.Busy},
-		"no pending place":              {func(e *Exchange) { e.Counts = Counts{5, 5} }, 0, protocol.Busy},
-		"no place, one overdue":         {func(e *Exchange) { e.Counts, e.Overdue = Counts{10, 1}, &Record{} }, Replace, protocol.OK},
-		"no pending place, one overdue": {func(e *Exchange) { e.Counts, e.Overdue = Counts{5, 5}, &Record{} }, Replace, protocol.OK},
-		"a place, one overdue":          {func(e *Exchange) { e.Counts, e.Overdue = Counts{4, 4}, &Record{} }, Add, protocol.OK},
-		"lowered limits, one overdue":   {func(e *Exchange) { e.Counts, e.Overdue = Counts{11, 5}, &Record{} }, 0, protocol.Busy},
-		"lowered limits":                {func(e *Exchange) { e.Counts = Counts{11, 11} }, 0, protocol.Busy},
-		"full, known, live":             {func(e *Exchange) { e.Counts, e.Managed = Counts{10, 5}, live }, Keep, protocol.OK},
-		"full, known, pending":          {func(e *Exchange) { e.Counts, e.Managed = Counts{10, 5}, pending }, Keep, protocol.OK},
-		"all places, known, silent":     {func(e *Exchange) { e.Counts, e.Managed = Counts{10, 4}, silent }, Reset, protocol.OK},
-		"no pending place, silent":      {func(e *Exchange) { e.Counts, e.Managed = Counts{10, 5}, silent }, Keep, protocol.OK},
+		}, 0, outcome.AddressConflict},
+		"the last place":                {func(e *Exchange) { e.Counts = Counts{9, 4} }, Add, outcome.OK},
+		"no place":                      {func(e *Exchange) { e.Counts = Counts{10, 0} }, 0, outcome.Busy},
+		"no pending place":              {func(e *Exchange) { e.Counts = Counts{5, 5} }, 0, outcome.Busy},
+		"no place, one overdue":         {func(e *Exchange) { e.Counts, e.Overdue = Counts{10, 1}, &Record{} }, Replace, outcome.OK},
+		"no pending place, one overdue": {func(e *Exchange) { e.Counts, e.Overdue = Counts{5, 5}, &Record{} }, Replace, outcome.OK},
+		"a place, one overdue":          {func(e *Exchange) { e.Counts, e.Overdue = Counts{4, 4}, &Record{} }, Add, outcome.OK},
+		"lowered limits, one overdue":   {func(e *Exchange) { e.Counts, e.Overdue = Counts{11, 5}, &Record{} }, 0, outcome.Busy},
+		"lowered limits":                {func(e *Exchange) { e.Counts = Counts{11, 11} }, 0, outcome.Busy},
+		"full, known, live":             {func(e *Exchange) { e.Counts, e.Managed = Counts{10, 5}, live }, Keep, outcome.OK},
+		"full, known, pending":          {func(e *Exchange) { e.Counts, e.Managed = Counts{10, 5}, pending }, Keep, outcome.OK},
+		"all places, known, silent":     {func(e *Exchange) { e.Counts, e.Managed = Counts{10, 4}, silent }, Reset, outcome.OK},
+		"no pending place, silent":      {func(e *Exchange) { e.Counts, e.Managed = Counts{10, 5}, silent }, Keep, outcome.OK},
 	} {
 		e := Exchange{Key: key(1), Profile: profile, GatewayKey: key(9), MaxPeers: 10, MaxPending: 5, SinceBoot: boot}
 		c.change(&e)
 		action, err := e.Decide()
-		if code := protocol.CodeOf(err); code != c.code || action != c.action {
+		if code := outcome.CodeOf(err); code != c.code || action != c.action {
 			t.Errorf("%s: got %s, %v, want %s, %s", name, action, err, c.action, c.code)
 		}
-		if errors.Is(err, ErrFull) != (c.code == protocol.Busy) {
+		if errors.Is(err, ErrFull) != (c.code == outcome.Busy) {
 			t.Errorf("%s: %v", name, err)
 		}
 		// Whatever is refused without looking at the managed peers is refused.
-		if refused := e.Refused(); refused != nil && protocol.CodeOf(refused) != c.code {
+		if refused := e.Refused(); refused != nil && outcome.CodeOf(refused) != c.code {
 			t.Errorf("%s: refused with %v", name, refused)
 		}
 	}

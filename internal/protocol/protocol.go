@@ -9,6 +9,8 @@ import (
 	"io"
 	"os"
 	"time"
+
+	"wgkex/internal/outcome"
 )
 
 const (
@@ -20,55 +22,6 @@ const (
 	// on sending.
 	maxDrain = 64 << 10
 )
-
-// Code is the CODE of an `ERR: CODE` line. OK is the absence of one.
-type Code string
-
-// The codes that a client may see.
-const (
-	OK              Code = "OK"
-	NoDomain        Code = "NO_DOMAIN"
-	InvalidDomain   Code = "INVALID_DOMAIN"
-	NoKey           Code = "NO_WGKEY"
-	InvalidKey      Code = "INVALID_WGKEY"
-	ProhibitedKey   Code = "PROHIBITED_WGKEY"
-	AddressConflict Code = "ADDRESS_CONFLICT"
-	Busy            Code = "BUSY"
-	Internal        Code = "INTERNAL"
-)
-
-// Codes is all of them. Counters go by their order: new ones come at the end.
-var Codes = []Code{OK, NoDomain, InvalidDomain, NoKey, InvalidKey, ProhibitedKey, AddressConflict, Busy, Internal}
-
-// Refusal is the error that ends an exchange: Code goes to the client, Reason
-// to the log alone. A Reason never holds bytes that the client sent.
-type Refusal struct {
-	Code   Code
-	Reason error
-}
-
-func (r *Refusal) Error() string { return string(r.Code) + ": " + r.Reason.Error() }
-
-// Unwrap is the reason, for errors.Is.
-func (r *Refusal) Unwrap() error { return r.Reason }
-
-// Refuse makes a Refusal with a reason as fmt.Errorf formats it.
-func Refuse(code Code, format string, args ...any) *Refusal {
-	return &Refusal{Code: code, Reason: fmt.Errorf(format, args...)}
-}
-
-// CodeOf is the code that answers err: OK for nil, Internal for whatever is
-// not a Refusal.
-func CodeOf(err error) Code {
-	var r *Refusal
-	switch {
-	case err == nil:
-		return OK
-	case errors.As(err, &r):
-		return r.Code
-	}
-	return Internal
-}
 
 // Conn is what the protocol needs of a TCP connection.
 type Conn interface {
@@ -91,16 +44,16 @@ func NewReader(conn Conn) *Reader { return &Reader{conn: conn} }
 // Domain reads the first line. It is a Refusal with NoDomain or InvalidDomain
 // when there is no such line; whether the domain exists is for others to say.
 func (r *Reader) Domain() (string, error) {
-	return r.line("domain", NoDomain, InvalidDomain)
+	return r.line("domain", outcome.NoDomain, outcome.InvalidDomain)
 }
 
 // Key reads the second line. It is a Refusal with NoKey or InvalidKey when
 // there is no such line; whether it is a public key is for others to say.
 func (r *Reader) Key() (string, error) {
-	return r.line("public key", NoKey, InvalidKey)
+	return r.line("public key", outcome.NoKey, outcome.InvalidKey)
 }
 
-func (r *Reader) line(what string, missing, invalid Code) (string, error) {
+func (r *Reader) line(what string, missing, invalid outcome.Code) (string, error) {
 	if err := r.conn.SetReadDeadline(time.Now().Add(LineTimeout)); err != nil {
 		return "", fmt.Errorf("setting the read deadline: %w", err)
 	}
@@ -115,16 +68,16 @@ func (r *Reader) line(what string, missing, invalid Code) (string, error) {
 		switch {
 		// A CR after the longest line may be half of a CRLF.
 		case len(line) > MaxLine && (whole || len(line) > MaxLine+1 || line[MaxLine] != '\r'):
-			return "", Refuse(invalid, "the %s line is longer than %d bytes", what, MaxLine)
+			return "", outcome.Refuse(invalid, "the %s line is longer than %d bytes", what, MaxLine)
 		case whole && len(line) == 0:
-			return "", Refuse(missing, "the %s line is empty or missing", what)
+			return "", outcome.Refuse(missing, "the %s line is empty or missing", what)
 		case whole:
 			r.buf = rest
 			return string(line), nil
 		case errors.Is(r.err, os.ErrDeadlineExceeded):
-			return "", Refuse(missing, "no whole %s line within %s", what, LineTimeout)
+			return "", outcome.Refuse(missing, "no whole %s line within %s", what, LineTimeout)
 		case r.err != nil:
-			return "", Refuse(missing, "the connection broke before the %s line: %v", what, r.err)
+			return "", outcome.Refuse(missing, "the connection broke before the %s line: %v", what, r.err)
 		}
 		var n int
 		n, r.err = r.conn.Read(chunk[:])
@@ -137,14 +90,14 @@ func (r *Reader) line(what string, missing, invalid Code) (string, error) {
 // the client closes or LineTimeout has passed: closing a socket with unread
 // bytes in it makes the kernel send a RST (RFC 1122 section 4.2.2.13), which
 // may overtake the answer.
-func Finish(conn Conn, code Code, sayOK bool) error {
+func Finish(conn Conn, code outcome.Code, sayOK bool) error {
 	deadline := time.Now().Add(LineTimeout)
 	if err := errors.Join(conn.SetReadDeadline(deadline), conn.SetWriteDeadline(deadline)); err != nil {
 		return fmt.Errorf("setting the deadlines: %w", err)
 	}
 	var answer string
 	switch {
-	case code != OK:
+	case code != outcome.OK:
 		answer = "ERR: " + string(code) + "\n"
 	case sayOK:
 		answer = "OK\n"

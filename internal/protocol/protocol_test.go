@@ -10,6 +10,8 @@ import (
 	"testing"
 	"testing/iotest"
 	"time"
+
+	"wgkex/internal/outcome"
 )
 
 // fakeConn serves a Reader what in holds, then end.
@@ -46,8 +48,8 @@ func TestRead(t *testing.T) {
 		end        error
 		domain     string
 		key        string
-		domainCode Code
-		keyCode    Code
+		domainCode outcome.Code
+		keyCode    outcome.Code
 	}{
 		"two lines":                       {in: "ffww01\n" + key + "\n", end: io.EOF, domain: "ffww01", key: key},
 		"CRLF":                            {in: "ffww01\r\n" + key + "\r\n", end: io.EOF, domain: "ffww01", key: key},
@@ -59,28 +61,28 @@ func TestRead(t *testing.T) {
 		"64 bytes":                        {in: long + "\n" + long + "\n", end: io.EOF, domain: long, key: long},
 		"64 bytes and CRLF":               {in: long + "\r\n" + long + "\r\n", end: io.EOF, domain: long, key: long},
 		"64 bytes at EOF":                 {in: "d\n" + long, end: io.EOF, domain: "d", key: long},
-		"nothing":                         {end: io.EOF, domainCode: NoDomain},
-		"empty domain":                    {in: "\n" + key + "\n", end: io.EOF, domainCode: NoDomain},
-		"empty domain CRLF":               {in: "\r\n" + key + "\n", end: io.EOF, domainCode: NoDomain},
-		"silence":                         {end: os.ErrDeadlineExceeded, domainCode: NoDomain},
-		"silence within the domain":       {in: "ffww", end: os.ErrDeadlineExceeded, domainCode: NoDomain},
-		"reset":                           {end: syscall.ECONNRESET, domainCode: NoDomain},
-		"domain of 65":                    {in: long + "x\n", end: io.EOF, domainCode: InvalidDomain},
-		"domain of 65, no newline":        {in: long + "x", end: os.ErrDeadlineExceeded, domainCode: InvalidDomain},
-		"domain of 64, CR, EOF":           {in: long + "\r", end: io.EOF, domainCode: InvalidDomain},
-		"domain of 64, CR, not LF":        {in: long + "\rx\n", end: io.EOF, domainCode: InvalidDomain},
-		"domain of 4096":                  {in: strings.Repeat("x", 4096) + "\n", end: io.EOF, domainCode: InvalidDomain},
-		"endless domain":                  {in: strings.Repeat("x", 1<<20), end: os.ErrDeadlineExceeded, domainCode: InvalidDomain},
-		"EOF after the domain":            {in: "ffww01", end: io.EOF, domain: "ffww01", keyCode: NoKey},
-		"EOF after the domain's LF":       {in: "ffww01\n", end: io.EOF, domain: "ffww01", keyCode: NoKey},
-		"empty key":                       {in: "ffww01\n\n", end: io.EOF, domain: "ffww01", keyCode: NoKey},
-		"silence after the domain":        {in: "ffww01\n", end: os.ErrDeadlineExceeded, domain: "ffww01", keyCode: NoKey},
-		"silence within the key":          {in: "ffww01\nDw6z", end: os.ErrDeadlineExceeded, domain: "ffww01", keyCode: NoKey},
-		"reset within the key":            {in: "ffww01\nDw6z", end: syscall.ECONNRESET, domain: "ffww01", keyCode: NoKey},
-		"key of 65":                       {in: "ffww01\n" + long + "x\n", end: io.EOF, domain: "ffww01", keyCode: InvalidKey},
-		"key of 4096":                     {in: "ffww01\n" + strings.Repeat("x", 4096), end: io.EOF, domain: "ffww01", keyCode: InvalidKey},
-		"key of 64, CR, then silence":     {in: "ffww01\n" + long + "\r", end: os.ErrDeadlineExceeded, domain: "ffww01", keyCode: NoKey},
-		"key of 64, CR, and the rest EOF": {in: "ffww01\n" + long + "\r", end: io.EOF, domain: "ffww01", keyCode: InvalidKey},
+		"nothing":                         {end: io.EOF, domainCode: outcome.NoDomain},
+		"empty domain":                    {in: "\n" + key + "\n", end: io.EOF, domainCode: outcome.NoDomain},
+		"empty domain CRLF":               {in: "\r\n" + key + "\n", end: io.EOF, domainCode: outcome.NoDomain},
+		"silence":                         {end: os.ErrDeadlineExceeded, domainCode: outcome.NoDomain},
+		"silence within the domain":       {in: "ffww", end: os.ErrDeadlineExceeded, domainCode: outcome.NoDomain},
+		"reset":                           {end: syscall.ECONNRESET, domainCode: outcome.NoDomain},
+		"domain of 65":                    {in: long + "x\n", end: io.EOF, domainCode: outcome.InvalidDomain},
+		"domain of 65, no newline":        {in: long + "x", end: os.ErrDeadlineExceeded, domainCode: outcome.InvalidDomain},
+		"domain of 64, CR, EOF":           {in: long + "\r", end: io.EOF, domainCode: outcome.InvalidDomain},
+		"domain of 64, CR, not LF":        {in: long + "\rx\n", end: io.EOF, domainCode: outcome.InvalidDomain},
+		"domain of 4096":                  {in: strings.Repeat("x", 4096) + "\n", end: io.EOF, domainCode: outcome.InvalidDomain},
+		"endless domain":                  {in: strings.Repeat("x", 1<<20), end: os.ErrDeadlineExceeded, domainCode: outcome.InvalidDomain},
+		"EOF after the domain":            {in: "ffww01", end: io.EOF, domain: "ffww01", keyCode: outcome.NoKey},
+		"EOF after the domain's LF":       {in: "ffww01\n", end: io.EOF, domain: "ffww01", keyCode: outcome.NoKey},
+		"empty key":                       {in: "ffww01\n\n", end: io.EOF, domain: "ffww01", keyCode: outcome.NoKey},
+		"silence after the domain":        {in: "ffww01\n", end: os.ErrDeadlineExceeded, domain: "ffww01", keyCode: outcome.NoKey},
+		"silence within the key":          {in: "ffww01\nDw6z", end: os.ErrDeadlineExceeded, domain: "ffww01", keyCode: outcome.NoKey},
+		"reset within the key":            {in: "ffww01\nDw6z", end: syscall.ECONNRESET, domain: "ffww01", keyCode: outcome.NoKey},
+		"key of 65":                       {in: "ffww01\n" + long + "x\n", end: io.EOF, domain: "ffww01", keyCode: outcome.InvalidKey},
+		"key of 4096":                     {in: "ffww01\n" + strings.Repeat("x", 4096), end: io.EOF, domain: "ffww01", keyCode: outcome.InvalidKey},
+		"key of 64, CR, then silence":     {in: "ffww01\n" + long + "\r", end: os.ErrDeadlineExceeded, domain: "ffww01", keyCode: outcome.NoKey},
+		"key of 64, CR, and the rest EOF": {in: "ffww01\n" + long + "\r", end: io.EOF, domain: "ffww01", keyCode: outcome.InvalidKey},
 	} {
 		for how, wrap := range map[string]func(io.Reader) io.Reader{
 			"whole":       func(r io.Reader) io.Reader { return r },
@@ -92,7 +94,7 @@ func TestRead(t *testing.T) {
 			r := NewReader(fake)
 			domain, err := r.Domain()
 			if c.domainCode != "" {
-				if CodeOf(err) != c.domainCode {
+				if outcome.CodeOf(err) != c.domainCode {
 					t.Errorf("%s, %s: domain %q, %v, want %s", name, how, domain, err, c.domainCode)
 				}
 				continue
@@ -103,7 +105,7 @@ func TestRead(t *testing.T) {
 			}
 			key, err := r.Key()
 			if c.keyCode != "" {
-				if CodeOf(err) != c.keyCode {
+				if outcome.CodeOf(err) != c.keyCode {
 					t.Errorf("%s, %s: key %q, %v, want %s", name, how, key, err, c.keyCode)
 				}
 				continue
@@ -131,14 +133,14 @@ func TestEachLineHasItsOwnDeadline(t *testing.T) {
 
 func TestFinish(t *testing.T) {
 	for _, c := range []struct {
-		code  Code
+		code  outcome.Code
 		sayOK bool
 		want  string
 	}{
-		{OK, false, ""},
-		{OK, true, "OK\n"},
-		{Busy, false, "ERR: BUSY\n"},
-		{Busy, true, "ERR: BUSY\n"},
+		{outcome.OK, false, ""},
+		{outcome.OK, true, "OK\n"},
+		{outcome.Busy, false, "ERR: BUSY\n"},
+		{outcome.Busy, true, "ERR: BUSY\n"},
 	} {
 		fake := conn(strings.Repeat("z", 2*maxDrain), io.EOF)
 		if err := Finish(fake, c.code, c.sayOK); err != nil {
@@ -153,20 +155,8 @@ func TestFinish(t *testing.T) {
 	}
 	fake := conn("", io.EOF)
 	fake.writeErr = syscall.EPIPE
-	if err := Finish(fake, Busy, false); !errors.Is(err, syscall.EPIPE) {
+	if err := Finish(fake, outcome.Busy, false); !errors.Is(err, syscall.EPIPE) {
 		t.Errorf("a failed write: %v", err)
-	}
-}
-
-func TestCodeOf(t *testing.T) {
-	wrapped := errors.Join(errors.New("context"), Refuse(Busy, "full"))
-	for _, c := range []struct {
-		err  error
-		want Code
-	}{{nil, OK}, {wrapped, Busy}, {errors.New("other"), Internal}} {
-		if got := CodeOf(c.err); got != c.want {
-			t.Errorf("%v: got %s, want %s", c.err, got, c.want)
-		}
 	}
 }
 
@@ -182,13 +172,13 @@ func FuzzReader(f *testing.F) {
 		if !eof {
 			end = os.ErrDeadlineExceeded
 		}
-		read := func(c *fakeConn) (domain, key string, code Code) {
+		read := func(c *fakeConn) (domain, key string, code outcome.Code) {
 			r := NewReader(c)
 			domain, err := r.Domain()
 			if err == nil {
 				key, err = r.Key()
 			}
-			return domain, key, CodeOf(err)
+			return domain, key, outcome.CodeOf(err)
 		}
 		slow := conn(in, end)
 		slow.in = iotest.OneByteReader(slow.in)
@@ -197,7 +187,7 @@ func FuzzReader(f *testing.F) {
 			t.Errorf("%q: %q %q %s at once, %q %q %s byte by byte", in, domain, key, code, d, k, c)
 		}
 		switch code {
-		case OK, NoDomain, InvalidDomain, NoKey, InvalidKey:
+		case outcome.OK, outcome.NoDomain, outcome.InvalidDomain, outcome.NoKey, outcome.InvalidKey:
 		default:
 			t.Errorf("%q: %s", in, code)
 		}

@@ -12,7 +12,7 @@ import (
 	"testing"
 
 	"wgkex/internal/counters"
-	"wgkex/internal/protocol"
+	"wgkex/internal/outcome"
 )
 
 // The process that reads from the internet, while it waits.
@@ -82,7 +82,7 @@ func TestThousandRefusedLeaveNothing(t *testing.T) {
 			t.Fatal(err)
 		}
 		for code, n := range results {
-			if code != protocol.OK {
+			if code != outcome.OK {
 				refused += int(n)
 			}
 		}
