@@ -48,7 +48,7 @@ func TestClockIsSet(t *testing.T) {
 		})
 	}
 	age(gone, policy.LiveFor+2*time.Minute)
-	for _, step := range []int{86400, -86400, 3600, -3600, 600, -600, -86400, 86400} {
+	for _, step := range []int{86400, -86400, -3600, 600} {
 		setClock(t, step)
 		what := fmt.Sprintf("the clock set by %d s", step)
 		before := latestHandshake(t, domain, live)
@@ -63,9 +63,9 @@ func TestClockIsSet(t *testing.T) {
 		if s.ClockStep == nil || s.ClockStep.Seconds < float64(step)-60 || s.ClockStep.Seconds > float64(step)+60 {
 			t.Errorf("%s: status says %+v", what, s.ClockStep)
 		}
-		run := cleanup(t, domain, "--mark-age=0s")
-		if run["WGKEX_LIVE"] != "2" || run["WGKEX_MARKED"] != "0" {
-			t.Errorf("%s: %v", what, run)
+		log := entries(t, "wgkex-cleanup", func() { sh(t, "/usr/lib/wgkex/wgkex-cleanup --mark-age=0s %s", domain) })
+		if len(log) != 1 || log[0]["WGKEX_LIVE"] != "2" || log[0]["WGKEX_MARKED"] != "0" {
+			t.Errorf("%s: %v", what, log)
 		}
 		// A handshake after the step.
 		handshake(t, "live", number)
@@ -86,7 +86,7 @@ func TestClockIsSet(t *testing.T) {
 	}
 	// And who stays away goes.
 	age(gone, 2*time.Hour)
-	cleanup(t, domain, "--mark-age=0s")
+	sh(t, "/usr/lib/wgkex/wgkex-cleanup --mark-age=0s %s", domain)
 	if run := cleanup(t, domain, "--mark-age=0s"); run["WGKEX_REMOVED"] != "1" || run["WGKEX_LIVE"] != "1" {
 		t.Errorf("who is gone: %v", run)
 	}
