@@ -1,0 +1,207 @@
+// Package serve is what every way in does around exchanges: whether the domain
+// and the key are ones that may ask, the domain's lock, and afterwards counting
+// and the journal entry.
+package serve
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"strconv"
+	"time"
+
+	"wgkex/internal/address"
+	"wgkex/internal/config"
+	"wgkex/internal/counters"
+	"wgkex/internal/domain"
+	"wgkex/internal/exchange"
+	"wgkex/internal/kernel"
+	"wgkex/internal/logging"
+	"wgkex/internal/outcome"
+	"wgkex/internal/policy"
+
+	"github.com/coreos/go-systemd/v22/journal"
+)
+
+// LockTimeout is how long an exchange waits for others of its domain.
+const LockTimeout = 30 * time.Second
+
+// Request is one exchange that somebody asks for, and what becomes of it.
+type Request struct {
+	// Remote is who asks.
+	Remote netip.AddrPort
+	// Domain is zero until one of the configuration is named.
+	Domain config.Domain
+	// Key is zero until a valid one is given.
+	Key address.Key
+	// Action is what was done if Err is nil.
+	Action policy.Action
+	// Err is why the key was not accepted.
+	Err error
+}
+
+// Code is the outcome that the client is told.
+func (r *Request) Code() outcome.Code { return outcome.CodeOf(r.Err) }
+
+// Server carries out requests by a configuration.
+type Server struct {
+	Config config.Config
+	Host   domain.Host
+	// Log writes a journal entry.
+	Log func(journal.Priority, string, ...logging.Field)
+	// Refreshed says that an exchange had to read all peers, which takes memory.
+	Refreshed bool
+
+	counters map[string]*counters.Counters // by domain, "" for none
+}
+
+// Name gives the request its domain, if there is one of the name.
+func (s *Server) Name(r *Request, name string) error {
+	d, ok := s.Config.Domains[name]
+	if !ok {
+		return outcome.Refuse(outcome.InvalidDomain, "no such domain in the configuration")
+	}
+	r.Domain = d
+	return nil
+}
+
+// Key gives the request its public key, if the text is one that may be added to
+// some domain.
+func (s *Server) Key(r *Request, text string) error {
+	key, err := address.ParseKey(text)
+	if err != nil {
+		return outcome.Refuse(outcome.InvalidKey, "the public key is %w", err)
+	}
+	r.Key = key
+	if s.Config.Prohibited(key) {
+		return outcome.Refuse(outcome.ProhibitedKey, "the key is listed in prohibited_keys")
+	}
+	return nil
+}
+
+// Exchange carries out the requests without an Err, which have a domain and a
+// key. It takes the lock of each of their domains once, whatever their number.
+func (s *Server) Exchange(requests ...*Request) {
+	byDomain := map[string][]*Request{}
+	var names []string
+	for _, r := range requests {
+		if r.Err != nil {
+			continue
+		}
+		name := r.Domain.Name
+		if byDomain[name] == nil {
+			names = append(names, name)
+		}
+		byDomain[name] = append(byDomain[name], r)
+	}
+	for _, name := range names {
+		s.exchange(byDomain[name])
+	}
+}
+
+// exchange carries out requests of one domain.
+func (s *Server) exchange(requests []*Request) {
+	ctx, cancel := context.WithTimeout(context.Background(), LockTimeout)
+	defer cancel()
+	d, err := s.Host.Open(ctx, requests[0].Domain)
+	if err != nil {
+		for _, r := range requests {
+			r.Err = exchange.Classify(err)
+		}
+		return
+	}
+	for _, r := range requests {
+		r.Action, r.Err = exchange.Run(d, r.Key)
+	}
+	s.Refreshed = s.Refreshed || d.Refreshed
+	if err := d.Close(); err != nil {
+		// What was done is done.
+		s.Log(journal.PriErr, fmt.Sprintf("closing domain %s: %v", d.Config.Name, err), logging.Field{Name: "DOMAIN", Value: d.Config.Name})
+	}
+}
+
+// Report counts the request and writes its journal entry, unless there were too
+// many of late.
+func (s *Server) Report(r *Request) {
+	allowed, err := s.count(r)
+	if err != nil {
+		s.Log(journal.PriErr, fmt.Sprintf("counting the exchange: %v", err))
+	}
+	if allowed {
+		s.log(r)
+	}
+}
+
+// count counts the outcome for the domain, or for none as long as the client
+// had not named one, and reports whether it may be logged. What cannot be
+// counted may.
+func (s *Server) count(r *Request) (allowed bool, err error) {
+	all, err := s.open("")
+	if err != nil {
+		return true, err
+	}
+	allowed, leftOut := all.AllowLog(time.Now())
+	if leftOut > 0 {
+		s.Log(journal.PriNotice, fmt.Sprintf("%d log entries about exchanges were left out, there were too many", leftOut),
+			logging.Field{Name: "LEFT_OUT", Value: strconv.FormatUint(leftOut, 10)})
+	}
+	own, err := s.open(r.Domain.Name)
+	if err != nil {
+		return allowed, err
+	}
+	own.Count(r.Code())
+	return allowed, nil
+}
+
+// open opens the counters of a domain, once.
+func (s *Server) open(name string) (*counters.Counters, error) {
+	if c, ok := s.counters[name]; ok {
+		return c, nil
+	}
+	c, err := counters.Open(counters.Path(s.Host.Dir, name))
+	if err != nil {
+		return nil, err
+	}
+	if s.counters == nil {
+		s.counters = map[string]*counters.Counters{}
+	}
+	s.counters[name] = c
+	return c, nil
+}
+
+// Close closes the counters.
+func (s *Server) Close() error {
+	var err error
+	for _, c := range s.counters {
+		err = errors.Join(err, c.Close())
+	}
+	s.counters = nil
+	return err
+}
+
+func (s *Server) log(r *Request) {
+	var key, addr string
+	if !r.Key.IsZero() {
+		_, a := r.Domain.Addresses.Of(r.Key)
+		key, addr = r.Key.String(), a.String()
+	}
+	priority := journal.PriNotice
+	message := fmt.Sprintf("accepted %s: peer %s %s in domain %s, address %s", r.Remote, key, r.Action, r.Domain.Name, addr)
+	switch {
+	case r.Code() == outcome.Internal:
+		priority = journal.PriErr
+		message = fmt.Sprintf("failed %s: %v", r.Remote, r.Err)
+	case errors.Is(r.Err, kernel.ErrMissing), errors.Is(r.Err, kernel.ErrUnfit):
+		priority = journal.PriWarning // the admin has to do something
+		fallthrough
+	case r.Err != nil:
+		message = fmt.Sprintf("refused %s: %v", r.Remote, r.Err)
+	}
+	s.Log(priority, message,
+		logging.Field{Name: "RESULT", Value: string(r.Code())},
+		logging.Field{Name: "REMOTE", Value: r.Remote.String()},
+		logging.Field{Name: "DOMAIN", Value: r.Domain.Name},
+		logging.Field{Name: "PUBLIC_KEY", Value: key},
+		logging.Field{Name: "ADDRESS", Value: addr})
+}
