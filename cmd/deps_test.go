@@ -1,0 +1,94 @@
+// Package cmd holds the programs. What they may be made of is tested here.
+package cmd
+
+import (
+	"os/exec"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// goList runs `go list` with the format for the patterns and returns its lines.
+func goList(t *testing.T, format string, args ...string) []string {
+	t.Helper()
+	out, err := exec.Command("go", append([]string{"list", "-f", format}, args...)...).Output()
+	if err != nil {
+		t.Fatalf("go list: %v", err)
+	}
+	return strings.Fields(string(out))
+}
+
+// layers are the packages in the order in which they may import: each only what
+// is in a line below its own. docs/architecture.md shows the same.
+var layers = [][]string{
+	{"cmd/wgkex", "cmd/wgkex-handler", "cmd/wgkex-cleanup", "cmd/wgkex-generator"},
+	{"internal/serve"},
+	{"internal/exchange", "internal/cleanup", "internal/units"},
+	{"internal/domain"},
+	{"internal/kernel", "internal/config", "internal/counters", "internal/logging", "internal/statefile"},
+	{"internal/policy", "internal/protocol"},
+	{"internal/address", "internal/outcome", "internal/version"},
+}
+
+func TestLayers(t *testing.T) {
+	level := map[string]int{}
+	for i, packages := range layers {
+		for _, p := range packages {
+			level["wgkex/"+p] = i + 1
+		}
+	}
+	for _, line := range goList(t, `{{$p := .ImportPath}}{{range .Imports}}{{$p}},{{.}} {{end}}{{$p}}, `, "wgkex/internal/...", "wgkex/cmd/...") {
+		importer, imported, _ := strings.Cut(line, ",")
+		if importer == "wgkex/cmd" || strings.HasSuffix(importer, "test") { // stand-ins for tests
+			continue
+		}
+		if level[importer] == 0 {
+			t.Errorf("%s is in no layer", importer)
+		}
+		if strings.HasPrefix(imported, "wgkex/") && level[imported] <= level[importer] {
+			t.Errorf("%s imports %s, which is not below it", importer, imported)
+		}
+	}
+}
+
+// Only internal/kernel speaks netlink, and rules know nothing of the system.
+func TestImports(t *testing.T) {
+	for _, c := range []struct {
+		importers []string
+		forbidden []string
+	}{
+		{slices.Concat(layers[5], layers[6]), []string{"os/exec", "net/http", "golang.org/x/sys", "github.com"}},
+		{slices.Concat(layers[:4]...), []string{"github.com/vishvananda/netlink", "golang.zx2c4.com/wireguard"}},
+		{slices.Concat(layers...), []string{"os/exec"}},
+	} {
+		for _, importer := range c.importers {
+			for _, imported := range goList(t, `{{join .Imports "\n"}}`, "wgkex/"+importer) {
+				for _, f := range c.forbidden {
+					if imported == f || strings.HasPrefix(imported, f+"/") {
+						t.Errorf("%s imports %s", importer, imported)
+					}
+				}
+			}
+		}
+	}
+}
+
+// What a program is made of is what starts with it, and what can have flaws.
+func TestModules(t *testing.T) {
+	netlink := []string{
+		"github.com/coreos/go-systemd/v22", "github.com/mdlayher/genetlink", "github.com/mdlayher/netlink", "github.com/mdlayher/socket",
+		"github.com/pelletier/go-toml/v2", "github.com/vishvananda/netlink", "github.com/vishvananda/netns",
+		"golang.org/x/crypto", "golang.org/x/net", "golang.org/x/sync", "golang.org/x/sys", "golang.zx2c4.com/wireguard/wgctrl", "wgkex",
+	}
+	for program, want := range map[string][]string{
+		"wgkex-handler":   netlink,
+		"wgkex-cleanup":   netlink,
+		"wgkex-generator": {"github.com/pelletier/go-toml/v2", "golang.org/x/sys", "wgkex"},
+	} {
+		got := goList(t, "{{with .Module}}{{.Path}}{{end}}", "-deps", "wgkex/cmd/"+program)
+		slices.Sort(got)
+		if got = slices.Compact(got); !slices.Equal(got, want) {
+			t.Errorf("%s is made of %v, want %v", program, got, want)
+		}
+	}
+}
