@@ -68,15 +68,15 @@ type Report struct {
 // could is done, and the next run goes on with the rest.
 func (c Cleanup) Run() (Report, error) {
 	start := c.Host.SinceBoot()
-	r, err := c.run(start)
+	r, err := c.run()
 	r.Duration = c.Host.SinceBoot() - start
 	return r, err
 }
 
-func (c Cleanup) run(start time.Duration) (r Report, err error) {
+func (c Cleanup) run() (r Report, err error) {
 	var due []policy.Record
 	err = c.locked(func(d *domain.Domain) error {
-		return c.survey(d, &r, func(s domain.Survey) { due = c.mark(s.Records, start, &r) })
+		return c.survey(d, &r, func(s domain.Survey) { due = c.mark(s, &r) })
 	})
 	if err != nil {
 		return r, err
@@ -188,13 +188,13 @@ func (c Cleanup) readdressable(d *domain.Domain, survey domain.Survey) (keys []a
 }
 
 // mark marks stale peers, takes the marks of the others away, and returns those
-// that are to be removed. Marks are dated to the start of the run and their age
-// is told now, so that runs a MarkAge apart are so however long each takes to
+// that are to be removed. Marks are dated to the start of the reading and their
+// age is told now, so that runs a MarkAge apart are so however long each takes to
 // read the peers.
-func (c Cleanup) mark(records []policy.Record, start time.Duration, r *Report) (due []policy.Record) {
+func (c Cleanup) mark(s domain.Survey, r *Report) (due []policy.Record) {
 	now := c.Host.SinceBoot()
-	for i := range records {
-		record := &records[i]
+	for i := range s.Records {
+		record := &s.Records[i]
 		switch {
 		case record.Kind != policy.Managed:
 			record.Marked = 0
@@ -205,7 +205,7 @@ func (c Cleanup) mark(records []policy.Record, start time.Duration, r *Report) (
 			}
 			record.Marked = 0
 		case record.MarkedFor(now) < 0:
-			record.Marked = start
+			record.Marked = s.Reading.Began
 			r.Marked++
 		case record.MarkedFor(now) >= c.MarkAge:
 			due = append(due, *record)

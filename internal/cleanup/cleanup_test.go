@@ -103,6 +103,21 @@ func TestStalePeersGoInTheSecondRun(t *testing.T) {
 	b.run(Report{Seen: 1, Static: 2, Live: 1})
 }
 
+// To read the peers takes time, and marks count nevertheless, also those of peers
+// that nobody has read before.
+func TestMarksOfASlowReading(t *testing.T) {
+	b := newBench(t)
+	b.routers(key(1))
+	b.Between = func(method string) {
+		if method == "Peers" {
+			b.Pass(time.Second)
+		}
+	}
+	b.run(Report{Seen: 1, Marked: 1})
+	b.Pass(MarkAge - time.Second)
+	b.run(Report{Seen: 1, Removed: 1})
+}
+
 func TestStaleAfter(t *testing.T) {
 	b := newBench(t)
 	b.connected(key(1))

@@ -107,7 +107,7 @@ func NewRecord(key address.Key, sinceBoot time.Duration) Record {
 // no clock makes a live tunnel look silent. A handshake that the last reading
 // had already keeps its time, so no clock makes a dead one look live.
 func Follow(before *Record, p Peer, profile address.Profile, last, now Reading) Record {
-	r := Record{Key: p.Key, Kind: p.Kind(profile), LastHandshake: p.LastHandshake, Registered: now.Ended}
+	r := Record{Key: p.Key, Kind: p.Kind(profile), LastHandshake: p.LastHandshake, Registered: now.Began}
 	since := last.Began
 	if before != nil {
 		r.Marked = before.Marked
