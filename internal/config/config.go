@@ -1,15 +1,12 @@
 // Package config reads the configuration: wgkex.toml and conf.d/*.toml, merged
-// in that order. Every error names the file and the line it comes from.
+// into one. Every error names the file and the line it comes from.
 package config
 
 import (
 	"cmp"
-	"errors"
 	"fmt"
-	"io/fs"
 	"maps"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -107,13 +104,11 @@ type Error struct {
 func (e *Error) Error() string { return e.Position.String() + ": " + e.Message }
 
 // Load reads the configuration in dir, usually Dir. A missing main file or
-// conf.d counts as empty. The error joins an Error for each mistake.
+// conf.d counts as empty. The error joins an Error for each mistake, in the
+// order of files and lines.
 func Load(dir string) (Config, error) {
-	files, err := list(dir)
-	if err != nil {
-		return Config{}, err
-	}
-	return read(files)
+	files, mistake := list(dir)
+	return read(files, mistake)
 }
 
 // LoadEffective reads the Effective configuration. It has no mistakes; the
@@ -124,7 +119,7 @@ func loadEffective(path string) (Config, error) {
 	if _, err := os.Stat(path); err != nil {
 		return Config{}, fmt.Errorf("there was no valid configuration at a daemon-reload yet: %w", err)
 	}
-	return read([]string{path})
+	return read([]string{path}, nil)
 }
 
 // LoadOrEffective reads the configuration in Dir or, when it is broken, the
@@ -145,87 +140,62 @@ func LoadOrEffective() (c Config, ok bool, err error) {
 // Locate is where the configuration in dir sets the key with these parts, such
 // as "domains", "ffww01": for errors that are found only later.
 func Locate(dir string, parts ...string) Position {
-	files, err := list(dir)
-	if err != nil {
-		return Position{File: dir}
-	}
+	files, _ := list(dir)
 	m := open(files)
-	m.locateAll()
-	return m.at(keyPath(parts...))
-}
-
-// list is the files of the configuration in dir, in the order of merging.
-func list(dir string) ([]string, error) {
-	more, err := filepath.Glob(filepath.Join(dir, "conf.d", "*.toml")) // sorts
-	if err != nil {
-		return nil, fmt.Errorf("listing conf.d: %w", err)
-	}
-	// Editors and Ansible write hidden files before they rename them.
-	more = slices.DeleteFunc(more, func(path string) bool { return strings.HasPrefix(filepath.Base(path), ".") })
-	return append([]string{filepath.Join(dir, File)}, more...), nil
-}
-
-func open(files []string) *merge {
-	m := new(merge)
-	for _, path := range files {
-		data, err := os.ReadFile(path)
-		switch {
-		case errors.Is(err, fs.ErrNotExist):
-		case err != nil:
-			m.errs = append(m.errs, err)
-		default:
-			m.add(path, data)
+	m.locate()
+	for _, s := range m.sources {
+		if p := m.position(place{s.path, keyPath(parts...)}); p.Line > 0 {
+			return p
 		}
 	}
-	return m
+	return Position{File: dir}
 }
 
-func read(files []string) (Config, error) {
+func read(files []string, mistake *Error) (Config, error) {
 	m := open(files)
-	// A file that did not parse has keys we do not know of: what the others
-	// seem to lack may be in there.
-	if len(m.errs) > 0 {
-		return Config{}, errors.Join(m.errs...)
+	if mistake != nil {
+		m.unread = append(m.unread, mistake)
 	}
 	c := m.config()
-	if len(m.errs) == 0 {
+	if len(m.unread)+len(m.mistakes) == 0 {
 		return c, nil
 	}
 	// Only the broken configuration pays for knowing where everything is: a
 	// handler reads the whole one for each connection.
-	m.locateAll()
+	m.locate()
 	m.config()
-	return Config{}, errors.Join(m.errs...)
+	return Config{}, m.err()
 }
 
-// TOML is the configuration as one file that LoadFile reads back.
+// TOML is the configuration as one file that reads back as the same.
 func (c Config) TOML() ([]byte, error) {
-	var f file
+	top := map[string]any{}
 	if c.Listen != 0 {
-		f.Listen = new(int64(c.Listen))
+		top["listen"] = c.Listen
 	}
 	if c.ReplyOK {
-		f.Reply = new("ok")
+		top["reply"] = "ok"
 	}
-	for _, k := range c.ProhibitedKeys {
-		f.ProhibitedKeys = append(f.ProhibitedKeys, k.String())
+	if len(c.ProhibitedKeys) > 0 {
+		top["prohibited_keys"] = c.ProhibitedKeys
 	}
-	f.Domains = map[string]fileDomain{}
+	domains := map[string]any{}
 	for name, d := range c.Domains {
-		fd := fileDomain{
-			WireGuard:  &d.WireGuard,
-			VXLAN:      &d.VXLAN,
-			Addresses:  new(d.Addresses.String()),
-			MaxPeers:   new(int64(d.MaxPeers)),
-			MaxPending: new(int64(d.MaxPending)),
-			StaleAfter: new(d.StaleAfter.String()),
+		table := map[string]any{
+			"wireguard":   d.WireGuard,
+			"vxlan":       d.VXLAN,
+			"addresses":   d.Addresses,
+			"max_peers":   d.MaxPeers,
+			"max_pending": d.MaxPending,
+			"stale_after": d.StaleAfter.String(),
 		}
 		if d.Listen != 0 {
-			fd.Listen = new(int64(d.Listen))
+			table["listen"] = d.Listen
 		}
-		f.Domains[name] = fd
+		domains[name] = table
 	}
-	return toml.Marshal(f)
+	top["domains"] = domains
+	return toml.Marshal(top)
 }
 
 // ValidDomainName reports whether a domain may have this name: it has to be a

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"io/fs"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"reflect"
 	"strings"
@@ -42,7 +43,7 @@ func TestLoad(t *testing.T) {
 prohibited_keys = ["` + keyB + `"]
 domains.ffww02 = { wireguard = "wgww02", vxlan = "vxww02", addresses = "ffmuc" }
 `,
-		"conf.d/20.toml":    "reply = 'ok'\n[domains.ffww01]\nmax_peers = 5\n[domains.ffww02]\nmax_pending = 7\n",
+		"conf.d/20.toml":    "\xef\xbb\xbfreply = 'ok'\n[domains.ffww01]\nmax_peers = 5\n[domains.ffww02]\nmax_pending = 7\nstale_after = '1d12h'\n",
 		"conf.d/30.toml.no": "this is not read",
 		"conf.d/.40.toml":   "nor is this",
 	})
@@ -56,7 +57,7 @@ domains.ffww02 = { wireguard = "wgww02", vxlan = "vxww02", addresses = "ffmuc" }
 		Listen: 10012, ReplyOK: true, ProhibitedKeys: []address.Key{a, b},
 		Domains: map[string]Domain{
 			"ffww01": {Name: "ffww01", WireGuard: "wgww01", VXLAN: "vxww01", Listen: 10013, MaxPeers: 5, MaxPending: 1000, StaleAfter: 2 * time.Hour},
-			"ffww02": {Name: "ffww02", WireGuard: "wgww02", VXLAN: "vxww02", Addresses: address.FFMUC, MaxPeers: 10000, MaxPending: 7, StaleAfter: time.Hour},
+			"ffww02": {Name: "ffww02", WireGuard: "wgww02", VXLAN: "vxww02", Addresses: address.FFMUC, MaxPeers: 10000, MaxPending: 7, StaleAfter: 36 * time.Hour},
 		},
 	}
 	if !reflect.DeepEqual(c, want) {
@@ -84,7 +85,7 @@ domains.ffww02 = { wireguard = "wgww02", vxlan = "vxww02", addresses = "ffmuc" }
 }
 
 func TestLoadNothing(t *testing.T) {
-	for name, dir := range map[string]string{"empty": write(t, map[string]string{"wgkex.toml": ""}), "missing": t.TempDir()} {
+	for name, dir := range map[string]string{"empty": write(t, map[string]string{"wgkex.toml": ""}), "no files": t.TempDir()} {
 		c, err := Load(dir)
 		if err != nil || c.Listen != 0 || len(c.Domains) != 0 {
 			t.Errorf("%s: %+v, %v", name, c, err)
@@ -124,7 +125,7 @@ func TestServes(t *testing.T) {
 func TestLoadErrors(t *testing.T) {
 	for name, c := range map[string]struct {
 		main, extra string
-		want        []string // each at the start of a line of the error, DIR/ left out
+		want        []string // as wantErrors wants it
 	}{
 		"syntax":             {main: "listen = 1\nlisten ==", want: []string{"wgkex.toml:2: "}},
 		"unknown key":        {main: "listen = 1\nlissten = 2\n", want: []string{"wgkex.toml:2: unknown key lissten"}},
@@ -140,7 +141,7 @@ func TestLoadErrors(t *testing.T) {
 		"the shared port":    {main: "listen = 5\n" + domain1 + "listen = 5", want: []string{"wgkex.toml:5: port 5 of domain ffww01 is already taken by listen"}},
 		"interface of two":   {main: domain1, extra: "[domains.b]\nwireguard = 'wgww01'\nvxlan='b'", want: []string{"conf.d/10.toml:2: interface wgww01 of domain b is already used by domains.ffww01.wireguard"}},
 		"interface as both":  {main: "[domains.a]\nwireguard = 'x'\nvxlan = 'x'", want: []string{"wgkex.toml:3: interface x of domain a is already used by domains.a.wireguard"}},
-		"no interfaces":      {main: "\n[domains.a]\n", want: []string{"wgkex.toml:2: domain a has no wireguard interface: set domains.a.wireguard", "wgkex.toml:2: domain a has no vxlan interface"}},
+		"no interfaces":      {main: "\n[domains.a]\n", want: []string{"wgkex.toml:2: domain a has no vxlan interface: set domains.a.vxlan", "wgkex.toml:2: domain a has no wireguard interface"}},
 		"long interface":     {main: "domains.a.wireguard = '1234567890123456'\ndomains.a.vxlan = 'v'", want: []string{`wgkex.toml:1: "1234567890123456" is no interface name`}},
 		"interface a/b":      {main: "domains.a.wireguard = 'a/b'\ndomains.a.vxlan = '..'", want: []string{`wgkex.toml:1: "a/b" is no`, `wgkex.toml:2: ".." is no`}},
 		"interface empty":    {main: "domains.a.wireguard = ''\ndomains.a.vxlan = 'a b'", want: []string{`wgkex.toml:1: "" is no`, `wgkex.toml:2: "a b" is no`}},
@@ -152,23 +153,168 @@ func TestLoadErrors(t *testing.T) {
 		"stale_after short":  {main: domain1 + "stale_after = '179s'", want: []string{"wgkex.toml:4: stale_after is 2m59s"}},
 		"stale_after number": {main: domain1 + "stale_after = 3600", want: []string{"wgkex.toml:4: "}},
 		"max_pending":        {main: domain1 + "max_pending = -1", want: []string{"wgkex.toml:4: -1 is out of range"}},
-		"all at once":        {main: "listen = 0\nreply = 1", extra: "x = 1", want: []string{"wgkex.toml:2: ", "conf.d/10.toml:1: unknown key x"}},
-		"the later one":      {main: domain1 + "max_peers = 5", extra: "[domains.ffww01]\n\nmax_peers = 0", want: []string{"conf.d/10.toml:3: 0 is"}},
+		"set twice":          {main: domain1 + "max_peers = 5", extra: "[domains.ffww01]\n\nmax_peers = 6", want: []string{"conf.d/10.toml:3: domains.ffww01.max_peers is already set at DIR/wgkex.toml:4"}},
+		"reply twice":        {main: "\nreply = 'ok'", extra: "reply = 'ok'", want: []string{"conf.d/10.toml:1: reply is already set at DIR/wgkex.toml:2"}},
+		"the whole domain":   {main: domain1, extra: domain1, want: []string{"conf.d/10.toml:2: domains.ffww01.wireguard is already set at DIR/wgkex.toml:2", "conf.d/10.toml:3: domains.ffww01.vxlan is already set at DIR/wgkex.toml:3"}},
+		"capital letters":    {main: "listen = 1\nLISTEN = 2", want: []string{"wgkex.toml:2: unknown key LISTEN: write listen in small letters"}},
+		"domain's capitals":  {main: domain1 + "MAX_Peers = 2\n[Domains.b]\n", want: []string{"wgkex.toml:4: unknown key domains.ffww01.MAX_Peers: write max_peers in small letters", "wgkex.toml:5: unknown key Domains: write domains in small letters"}},
+		"in order": {
+			main:  "listen = 0\nreply = 1\nx = 1\n[domains.a]\nmax_peers = 0\nvxlan = 'v'\nwireguard = 'w'\n",
+			extra: "y = 1\nprohibited_keys = ['z']\n[domains.b]\nmax_peers = 0\nvxlan = 'v'\nwireguard = 'w'\nz = 1\n",
+			want: []string{
+				"wgkex.toml:1: 0 is no TCP port", "wgkex.toml:2: reply is a whole number: must be a string in quotation marks",
+				"wgkex.toml:3: unknown key x", "wgkex.toml:5: 0 is out of range", "conf.d/10.toml:1: unknown key y",
+				"conf.d/10.toml:2: prohibited key", "conf.d/10.toml:4: 0 is out of range", "conf.d/10.toml:5: interface v of",
+				"conf.d/10.toml:6: interface w of", "conf.d/10.toml:7: unknown key domains.b.z",
+			},
+		},
+		// What a file lacks may be in the one that did not parse.
+		"beside bad syntax": {main: "listen = 0\n[domains.a]\nmax_peers = 0", extra: "[", want: []string{"wgkex.toml:1: ", "wgkex.toml:3: ", "conf.d/10.toml:1: "}},
+		"types": {
+			main: "domains = 1", extra: "prohibited_keys = [1, ['x'], true]\n[[domains.a]]\n",
+			want: []string{
+				"wgkex.toml:1: domains is a whole number: must be a table", "conf.d/10.toml:1: prohibited_keys has a truth value: must be",
+				"conf.d/10.toml:1: prohibited_keys has a whole number", "conf.d/10.toml:1: prohibited_keys has an array",
+				"conf.d/10.toml:2: domains.a is an array: must be a table",
+			},
+		},
+		"more types": {main: domain1 + "max_peers = 1.5\nlisten = 2026-11-01\naddresses = {}\nstale_after = []", want: []string{
+			"wgkex.toml:4: domains.ffww01.max_peers is a number with a fraction: must be a whole number", "wgkex.toml:5: domains.ffww01.listen is a date or a time",
+			"wgkex.toml:6: domains.ffww01.addresses is a table", "wgkex.toml:7: domains.ffww01.stale_after is an array",
+		}},
+		"no quotes":            {main: "\n[domains.a]\nwireguard = wgww01 # the interface\n", want: []string{`wgkex.toml:3: the value of wireguard lacks its quotation marks: write wireguard = "wgww01"`}},
+		"no quotes, a number":  {main: "stale_after = 1h", want: []string{`wgkex.toml:1: the value of stale_after lacks its quotation marks: write stale_after = "1h"`}},
+		"no quotes, IPv4":      {main: "listen = 127.0.0.1:10012", want: []string{`wgkex.toml:1: the value of listen lacks its quotation marks: write listen = "127.0.0.1:10012"`}},
+		"no quotes, IPv6":      {main: "listen = [::1]:10012", want: []string{`wgkex.toml:1: the value of listen lacks its quotation marks: write listen = "[::1]:10012"`}},
+		"no quotes, a key":     {main: "prohibited_keys = [ " + keyA + " ]", want: []string{"wgkex.toml:1: unexpected character 'D': a string must be in quotation marks"}},
+		"no quotes, two lines": {main: "prohibited_keys = [\n" + keyA + ",\n]", want: []string{"wgkex.toml:2: unexpected character 'D': a string must be in quotation marks"}},
+		"no closing quote":     {main: "x = 'y\nz = 1", want: []string{"wgkex.toml:1: the value of x lacks its closing quotation mark"}},
+		"a text's quotes":      {main: "reply = “ok”", want: []string{`wgkex.toml:1: the value of reply is not in plain quotation marks: write reply = "..."`}},
+		"no value":             {main: "listen =\nreply = 'ok'", want: []string{"wgkex.toml:1: listen has no value"}},
+		"no value, a comment":  {main: "listen = # 10012", want: []string{"wgkex.toml:1: listen has no value"}},
+		"two values":           {main: "listen = 1 2", want: []string{"wgkex.toml:1: expected newline but got '2'"}},
+		"no equals sign":       {main: "listen 10012", want: []string{"wgkex.toml:1: a line is KEY = VALUE, [TABLE] or"}},
+		"as in YAML":           {main: "\nlisten: 10012", want: []string{"wgkex.toml:2: a line is KEY = VALUE, [TABLE] or"}},
+		"an umlaut":            {main: "\n[domains.ä]", want: []string{"wgkex.toml:2: invalid character at start of key 'ä'"}},
+		"an end too early":     {main: "x = { a =", want: []string{"wgkex.toml:1: "}},
+		"UTF-16":               {main: "\xff\xfel\x00i\x00", want: []string{"wgkex.toml:1: is not UTF-8 text"}},
+		"UTF-16 without mark":  {main: "a = 1\nl\x00i\x00", want: []string{"wgkex.toml:2: is not UTF-8 text"}},
+		"Latin-1":              {main: "\n# caf\xe9\n", want: []string{"wgkex.toml:2: is not UTF-8 text"}},
+		"two marks":            {main: "\xef\xbb\xbf\xef\xbb\xbflisten = 1", want: []string{"wgkex.toml:1: invalid character at start of key '\\ufeff'"}},
+		"escapes":              {main: "\"a\\n\\u001b\" = 1\n'a\u200b' = 1\n", want: []string{`wgkex.toml:1: unknown key "a\n\x1b"`, "wgkex.toml:2: unknown key \"a\\u200b\""}},
 	} {
 		dir := write(t, map[string]string{"wgkex.toml": c.main, "conf.d/10.toml": c.extra})
 		_, err := Load(dir)
-		if err == nil {
-			t.Errorf("%s: no error", name)
-			continue
+		wantErrors(t, name, dir, err, c.want)
+	}
+}
+
+// wantErrors wants the lines of the error to begin like this, DIR for dir and
+// left out where it comes first.
+func wantErrors(t *testing.T, name, dir string, err error, want []string) {
+	t.Helper()
+	if err == nil {
+		t.Errorf("%s: no error", name)
+		return
+	}
+	lines := strings.Split(strings.ReplaceAll(err.Error(), dir, "DIR"), "\n")
+	if len(lines) != len(want) {
+		t.Errorf("%s: %d errors, want %d:\n%v", name, len(lines), len(want), err)
+	}
+	for i, w := range want {
+		if i < len(lines) && !strings.HasPrefix(strings.TrimPrefix(lines[i], "DIR/"), w) {
+			t.Errorf("%s: got %q, want %q", name, lines[i], w)
 		}
-		lines := strings.Split(strings.ReplaceAll(err.Error(), dir+"/", ""), "\n")
-		if len(lines) != len(c.want) {
-			t.Errorf("%s: %d errors, want %d:\n%v", name, len(lines), len(c.want), err)
+	}
+}
+
+// What cannot be read is a mistake, not an empty configuration.
+func TestLoadFiles(t *testing.T) {
+	for name, c := range map[string]struct {
+		do   string
+		want []string // none when it is no mistake
+	}{
+		"no directory":            {"rm -r ../dir", []string{"DIR: no such file or directory"}},
+		"a file as directory":     {"rm -r ../dir; touch ../dir", []string{"DIR: not a directory"}},
+		"no main file":            {"rm wgkex.toml", nil},
+		"no conf.d":               {"rm -r conf.d", nil},
+		"a file as conf.d":        {"rm -r conf.d; touch conf.d", []string{"conf.d: not a directory"}},
+		"conf.d to nowhere":       {"rm -r conf.d; ln -s nowhere conf.d", []string{"conf.d: is a symbolic link to nowhere, which does not exist"}},
+		"conf.d elsewhere":        {"mv conf.d other; ln -s other conf.d", nil},
+		"link to nowhere":         {"ln -s ../nowhere conf.d/20.toml", []string{"conf.d/20.toml: is a symbolic link to ../nowhere, which does not exist"}},
+		"main to nowhere":         {"rm wgkex.toml; ln -s nowhere wgkex.toml", []string{"wgkex.toml: is a symbolic link to nowhere"}},
+		"link in a circle":        {"ln -s 20.toml conf.d/20.toml", []string{"conf.d/20.toml: too many levels of symbolic links"}},
+		"a hidden link":           {"ln -s nowhere conf.d/.20.toml", nil},
+		"masked":                  {"ln -s /dev/null conf.d/20.toml", nil},
+		"a FIFO":                  {"mkfifo conf.d/20.toml", []string{"conf.d/20.toml: is not a regular file"}},
+		"a directory in conf.d":   {"mkdir conf.d/20.toml", []string{"conf.d/20.toml: is not a regular file"}},
+		"beside others' mistakes": {"echo x > wgkex.toml; echo y > conf.d/30.toml; ln -s nowhere conf.d/20.toml", []string{"wgkex.toml:1: ", "conf.d/20.toml: ", "conf.d/30.toml:1: "}},
+		"conf.d comes last":       {"echo x > wgkex.toml; rm -r conf.d; touch conf.d", []string{"wgkex.toml:1: ", "conf.d: "}},
+	} {
+		dir := filepath.Join(t.TempDir(), "dir")
+		if err := os.Rename(write(t, map[string]string{"wgkex.toml": "", "conf.d/10.toml": "[domains.a]\nwireguard='w'\nvxlan='v'\n"}), dir); err != nil {
+			t.Fatal(err)
 		}
-		for i, want := range c.want {
-			if i < len(lines) && !strings.HasPrefix(lines[i], want) {
-				t.Errorf("%s: got %q, want %q", name, lines[i], want)
-			}
+		sh := exec.Command("sh", "-ec", c.do)
+		sh.Dir = dir
+		if out, err := sh.CombinedOutput(); err != nil {
+			t.Fatalf("%s: %v, %s", name, err, out)
+		}
+		_, err := Load(dir)
+		if len(c.want) > 0 {
+			wantErrors(t, name, dir, err, c.want)
+		} else if err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+func TestLoadPermission(t *testing.T) {
+	if os.Getuid() == 0 {
+		t.Skip("root may read everything")
+	}
+	for _, path := range []string{"conf.d", "conf.d/10.toml", "wgkex.toml"} {
+		dir := write(t, map[string]string{"wgkex.toml": "", "conf.d/10.toml": ""})
+		if err := os.Chmod(filepath.Join(dir, path), 0); err != nil {
+			t.Fatal(err)
+		}
+		_, err := Load(dir)
+		wantErrors(t, path, dir, err, []string{path + ": permission denied"})
+		_ = os.Chmod(filepath.Join(dir, path), 0o700)
+	}
+}
+
+func TestLocate(t *testing.T) {
+	dir := write(t, map[string]string{"wgkex.toml": "[domains.a]\nmax_peers=1\n", "conf.d/10.toml": "\n[domains.a]\nwireguard='w'\n[domains.'b.c']\n"})
+	for want, parts := range map[string][]string{
+		"wgkex.toml:1":     {"domains", "a"},
+		"conf.d/10.toml:3": {"domains", "a", "wireguard"},
+		"conf.d/10.toml:4": {"domains", "b.c"},
+	} {
+		if got := Locate(dir, parts...).String(); got != filepath.Join(dir, want) {
+			t.Errorf("%v: %s, want %s", parts, got, want)
+		}
+	}
+	if got := Locate(dir, "domains", "none").String(); got != dir {
+		t.Errorf("a domain that is not there: %s", got)
+	}
+}
+
+func TestParseDuration(t *testing.T) {
+	for text, want := range map[string]time.Duration{
+		"1h": time.Hour, "90m": 90 * time.Minute, "1h30m": 90 * time.Minute, "180s": 3 * time.Minute, "1.5h": 90 * time.Minute,
+		"1d": 24 * time.Hour, "1d12h": 36 * time.Hour, "0d1h": time.Hour, "100000d": 2400000 * time.Hour, "0": 0,
+	} {
+		if got, err := parseDuration(text); err != nil || got != want {
+			t.Errorf("%s: %v, %v", text, got, err)
+		}
+	}
+	for _, text := range []string{
+		"", "d", "1", "1 d", " 1d", "1D", "+1d", "-1d", "1d-1h", "1h1d", "1.5d", "1d1d", "1w", "-1h", "100001d", "99999999999999999999d",
+		"100000d9999999h", "9999999999999h", "1d ", "1h\n",
+	} {
+		if got, err := parseDuration(text); err == nil {
+			t.Errorf("%q: %v", text, got)
 		}
 	}
 }
@@ -179,6 +325,7 @@ func FuzzLoad(f *testing.F) {
 	f.Add(domain1 + "listen = 10013\nstale_after = '2h'\naddresses = 'ffmuc'\n")
 	f.Add("listen = 10012\nreply = 'ok'\nprohibited_keys = ['" + keyA + "']\n")
 	f.Add("domains.a = { wireguard = \"w\", vxlan = \"v\" }")
+	f.Add("\xef\xbb\xbfLISTEN = 1\nlisten = 2\nreply = ok\n[domains.a]\nstale_after = '1d'\nlisten = 1.5\n")
 	f.Add("prohibited_keys = [ 'x', # c\n \"\\u0041\" ]\n[domains.\"a\\n\"]\n[[domains.b]]\n")
 	f.Fuzz(func(t *testing.T, text string) {
 		path := filepath.Join(t.TempDir(), "fuzz.toml")

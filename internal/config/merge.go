@@ -1,7 +1,6 @@
 package config
 
 import (
-	"bytes"
 	"cmp"
 	"errors"
 	"fmt"
@@ -14,137 +13,359 @@ import (
 
 	"wgkex/internal/address"
 
-	"github.com/pelletier/go-toml/v2"
 	"github.com/pelletier/go-toml/v2/unstable"
 )
 
-// file is what one configuration file may hold. Pointers tell what it sets.
-type file struct {
-	Listen         *int64                `toml:"listen,omitempty"`
-	Reply          *string               `toml:"reply,omitempty"`
-	ProhibitedKeys []string              `toml:"prohibited_keys,omitempty"`
-	Domains        map[string]fileDomain `toml:"domains,omitempty"`
-}
+// The keys that there are.
+var (
+	topKeys    = []string{"listen", "reply", "prohibited_keys", "domains"}
+	domainKeys = []string{"wireguard", "vxlan", "listen", "addresses", "max_peers", "max_pending", "stale_after"}
+)
 
-type fileDomain struct {
-	WireGuard  *string `toml:"wireguard,omitempty"`
-	VXLAN      *string `toml:"vxlan,omitempty"`
-	Listen     *int64  `toml:"listen,omitempty"`
-	Addresses  *string `toml:"addresses,omitempty"`
-	MaxPeers   *int64  `toml:"max_peers,omitempty"`
-	MaxPending *int64  `toml:"max_pending,omitempty"`
-	StaleAfter *string `toml:"stale_after,omitempty"`
-}
-
-// merge collects files: a later value replaces an earlier one of the same key,
-// prohibited keys add up.
+// merge makes one configuration of all files. A key may be set in one of them
+// only, but prohibited keys, which add up.
 type merge struct {
-	file
-	sources      []source
-	prohibitedAt []Position          // of each of file.ProhibitedKeys
-	origin       map[string]Position // of each key path
-	errs         []error
+	sources  []source
+	unread   []*Error // files that could not be read or parsed
+	mistakes []*Error // what is wrong in the others
+	lines    map[place]int
+	settings map[string]setting // by key path
 }
 
-type source struct {
-	path string
-	data []byte
+// place is where a file sets a key, or opens a table.
+type place struct{ file, path string }
+
+type setting struct {
+	value any
+	place place
 }
 
-func (m *merge) fail(at Position, format string, args ...any) {
-	m.errs = append(m.errs, &Error{Position: at, Message: fmt.Sprintf(format, args...)})
-}
-
-func (m *merge) add(path string, data []byte) {
-	var f file
-	err := toml.NewDecoder(bytes.NewReader(data)).DisallowUnknownFields().Decode(&f)
-	var strict *toml.StrictMissingError
-	var decode *toml.DecodeError
-	switch {
-	case err == nil:
-	case errors.As(err, &strict):
-		for i := range strict.Errors {
-			e := &strict.Errors[i]
-			row, _ := e.Position()
-			m.fail(Position{path, row}, "unknown key %s", keyPath(e.Key()...))
+func open(files []string) *merge {
+	m := new(merge)
+	for _, path := range files {
+		s, mistake := readSource(path)
+		switch {
+		case mistake != nil && exists(path): // otherwise it was removed just now
+			m.unread = append(m.unread, mistake)
+			m.sources = append(m.sources, source{path: path})
+		case mistake == nil:
+			m.sources = append(m.sources, s)
 		}
-		return
-	case errors.As(err, &decode):
-		row, _ := decode.Position()
-		// The rest of a message about a type names ours, of no use to an admin.
-		message, _, _ := strings.Cut(strings.TrimPrefix(decode.Error(), "toml: "), " into struct field")
-		if key := decode.Key(); len(key) > 0 {
-			message = keyPath(key...) + ": " + message
-		}
-		m.fail(Position{path, row}, "%s", message)
-		return
-	default:
-		m.fail(Position{File: path}, "%v", err)
-		return
 	}
-
-	set(&m.Listen, f.Listen)
-	set(&m.Reply, f.Reply)
-	m.ProhibitedKeys = append(m.ProhibitedKeys, f.ProhibitedKeys...)
-	for name, theirs := range f.Domains {
-		ours := m.Domains[name]
-		set(&ours.WireGuard, theirs.WireGuard)
-		set(&ours.VXLAN, theirs.VXLAN)
-		set(&ours.Listen, theirs.Listen)
-		set(&ours.Addresses, theirs.Addresses)
-		set(&ours.MaxPeers, theirs.MaxPeers)
-		set(&ours.MaxPending, theirs.MaxPending)
-		set(&ours.StaleAfter, theirs.StaleAfter)
-		if m.Domains == nil {
-			m.Domains = map[string]fileDomain{}
-		}
-		m.Domains[name] = ours
-	}
-	m.sources = append(m.sources, source{path, data})
+	return m
 }
 
-func set[T any](dst **T, src *T) {
-	if src != nil {
-		*dst = src
-	}
+func (m *merge) fail(at place, format string, args ...any) {
+	m.mistakes = append(m.mistakes, &Error{Position: m.position(at), Message: fmt.Sprintf(format, args...)})
 }
 
-// locateAll notes the position of every key. The decoder gives positions for
-// its own errors only, and ours come after merging.
-func (m *merge) locateAll() {
-	m.origin = map[string]Position{}
+// position is right once locate was called.
+func (m *merge) position(p place) Position { return Position{File: p.file, Line: m.lines[p]} }
+
+// err is all mistakes in the order of files and lines.
+func (m *merge) err() error {
+	all := slices.Concat(m.unread, m.mistakes)
+	slices.SortFunc(all, func(a, b *Error) int {
+		return cmp.Or(m.compare(a.Position, b.Position), cmp.Compare(a.Message, b.Message))
+	})
+	var errs []error
+	for _, e := range all {
+		errs = append(errs, e)
+	}
+	return errors.Join(errs...)
+}
+
+func (m *merge) compare(a, b Position) int {
+	index := func(file string) int {
+		if i := slices.IndexFunc(m.sources, func(s source) bool { return s.path == file }); i >= 0 {
+			return i
+		}
+		return len(m.sources) // the directory conf.d
+	}
+	return cmp.Or(cmp.Compare(index(a.File), index(b.File)), cmp.Compare(a.Line, b.Line))
+}
+
+// config checks all files and makes the Config of them.
+func (m *merge) config() Config {
+	m.mistakes, m.settings = nil, map[string]setting{}
+	c := Config{Domains: map[string]Domain{}}
+	domains := map[string]place{} // where each is mentioned first
 	for _, s := range m.sources {
-		m.locate(s.path, s.data)
+		for key, value := range s.tree {
+			switch key {
+			case "prohibited_keys":
+				c.ProhibitedKeys = append(c.ProhibitedKeys, m.keys(place{s.path, key}, value)...)
+			case "domains":
+				m.domainTables(s.path, value, domains)
+			default:
+				m.set(place{s.path, keyPath(key)}, key, value, topKeys)
+			}
+		}
 	}
-	m.errs = nil
+
+	c.Listen = m.port("listen")
+	switch reply := get(m, "reply", "silent"); reply {
+	case "silent":
+	case "ok":
+		c.ReplyOK = true
+	default:
+		m.fail(m.settings["reply"].place, `reply is %q: must be "silent" or "ok"`, reply)
+	}
+	ports := map[uint16]string{}
+	if c.Listen != 0 {
+		ports[c.Listen] = "listen"
+	}
+	interfaces := map[string]string{}
+	// In the order they are written, so that it is the second who is wrong.
+	for _, name := range slices.SortedFunc(maps.Keys(domains), func(a, b string) int {
+		return cmp.Or(m.compare(m.position(domains[a]), m.position(domains[b])), cmp.Compare(a, b))
+	}) {
+		c.Domains[name] = m.domain(name, domains[name], ports, interfaces)
+	}
+	return c
 }
 
-func (m *merge) locate(path string, data []byte) {
+// domainTables takes the table "domains" of a file.
+func (m *merge) domainTables(file string, value any, domains map[string]place) {
+	tables, ok := as[map[string]any](m, place{file, "domains"}, value)
+	if !ok {
+		return
+	}
+	for name, value := range tables {
+		at := place{file, keyPath("domains", name)}
+		table, ok := as[map[string]any](m, at, value)
+		if !ok {
+			continue
+		}
+		if _, known := domains[name]; !known {
+			domains[name] = at
+		}
+		for key, value := range table {
+			m.set(place{file, keyPath("domains", name, key)}, key, value, domainKeys)
+		}
+	}
+}
+
+// set notes what a file sets a key to; known are those that it may be.
+func (m *merge) set(at place, key string, value any, known []string) {
+	if !slices.Contains(known, key) {
+		hint := ""
+		if i := slices.IndexFunc(known, func(k string) bool { return strings.EqualFold(k, key) }); i >= 0 {
+			hint = ": write " + known[i] + " in small letters"
+		}
+		m.fail(at, "unknown key %s%s", at.path, hint)
+		return
+	}
+	if before, taken := m.settings[at.path]; taken {
+		m.fail(at, "%s is already set at %s", at.path, m.position(before.place))
+		return
+	}
+	m.settings[at.path] = setting{value, at}
+}
+
+// keys takes the prohibited keys of a file.
+func (m *merge) keys(at place, value any) (keys []address.Key) {
+	list, _ := as[[]any](m, at, value)
+	for i, element := range list {
+		text, ok := element.(string)
+		if !ok {
+			m.fail(at, "%s has %s: must be strings in quotation marks", at.path, typeName(element))
+			continue
+		}
+		key, err := address.ParseKey(text)
+		if err != nil {
+			m.fail(at.element(i), "prohibited key %q: %v", text, err)
+		}
+		keys = append(keys, key)
+	}
+	return keys
+}
+
+// element is the place of a string in an array.
+func (p place) element(i int) place { return place{p.file, fmt.Sprintf("%s[%d]", p.path, i)} }
+
+// domain checks one domain, mentioned first at here; ports and interfaces hold
+// who took them so far.
+func (m *merge) domain(name string, here place, ports map[uint16]string, interfaces map[string]string) Domain {
+	path := func(key string) string { return keyPath("domains", name, key) }
+	at := func(key string) place { return m.settings[path(key)].place }
+
+	if !ValidDomainName(name) {
+		m.fail(here, "domain name %q: must be 1 to %d of A-Z a-z 0-9 _ . - and begin with a letter, a digit or _", name, maxDomainName)
+		return Domain{} // the other messages would have to quote it
+	}
+	d := Domain{
+		Name:       name,
+		Listen:     m.port(path("listen")),
+		MaxPeers:   m.count(path("max_peers"), defaultMaxPeers),
+		MaxPending: m.count(path("max_pending"), defaultMaxPending),
+	}
+	if d.Listen != 0 {
+		if other, taken := ports[d.Listen]; taken {
+			m.fail(at("listen"), "port %d of domain %s is already taken by %s", d.Listen, name, other)
+		}
+		ports[d.Listen] = path("listen")
+	}
+	for _, i := range []struct {
+		key   string
+		field *string
+	}{{"wireguard", &d.WireGuard}, {"vxlan", &d.VXLAN}} {
+		if _, isSet := m.settings[path(i.key)]; !isSet {
+			// A file that did not parse may have it.
+			if len(m.unread) == 0 {
+				m.fail(here, "domain %s has no %s interface: set %s", name, i.key, path(i.key))
+			}
+			continue
+		}
+		value, ok := as[string](m, at(i.key), m.settings[path(i.key)].value)
+		switch {
+		case !ok:
+			continue
+		case !validInterfaceName(value):
+			m.fail(at(i.key), "%q is no interface name: 1 to %d printable characters without / and :", value, maxInterfaceName)
+		case interfaces[value] != "":
+			m.fail(at(i.key), "interface %s of domain %s is already used by %s", value, name, interfaces[value])
+		}
+		interfaces[value] = path(i.key)
+		*i.field = value
+	}
+	if err := d.Addresses.UnmarshalText([]byte(get(m, path("addresses"), d.Addresses.String()))); err != nil {
+		m.fail(at("addresses"), "%v", err)
+	}
+	stale, err := parseDuration(get(m, path("stale_after"), defaultStaleAfter.String()))
+	if err != nil {
+		m.fail(at("stale_after"), "stale_after is %v", err)
+	} else if stale < minStaleAfter {
+		m.fail(at("stale_after"), "stale_after is %s: under %s it would remove live tunnels", stale, minStaleAfter)
+	}
+	d.StaleAfter = stale
+	return d
+}
+
+// parseDuration is time.ParseDuration with days, which come first: "1d12h". It
+// takes no signs.
+func parseDuration(s string) (time.Duration, error) {
+	const day, maxDays = 24 * time.Hour, 100000 // below the largest Duration
+	mistake := fmt.Errorf(`%q: must be a duration such as "1h", "90m", "1d" or "1d12h"`, s)
+	var days uint64
+	number, rest, found := strings.Cut(s, "d")
+	if found {
+		var err error
+		if days, err = strconv.ParseUint(number, 10, 32); err != nil || days > maxDays {
+			return 0, mistake
+		}
+	} else {
+		rest = s
+	}
+	sum := time.Duration(days) * day
+	if found && rest == "" {
+		return sum, nil
+	}
+	d, err := time.ParseDuration(rest)
+	if err != nil || strings.ContainsAny(rest, "+-") || d > math.MaxInt64-sum {
+		return 0, mistake
+	}
+	return sum + d, nil
+}
+
+func (m *merge) port(path string) uint16 {
+	s, ok := m.settings[path]
+	if !ok {
+		return 0
+	}
+	n, ok := as[int64](m, s.place, s.value)
+	if ok && (n < 1 || n > math.MaxUint16) {
+		m.fail(s.place, "%d is no TCP port: must be 1 to %d", n, math.MaxUint16)
+		return 0
+	}
+	return uint16(n)
+}
+
+func (m *merge) count(path string, byDefault int) int {
+	n := get(m, path, int64(byDefault))
+	if n < 1 || n > math.MaxInt32 {
+		m.fail(m.settings[path].place, "%d is out of range: must be 1 to %d", n, math.MaxInt32)
+		return byDefault
+	}
+	return int(n)
+}
+
+// get is the value of a key, byDefault when it is not set or of another type.
+func get[T any](m *merge, path string, byDefault T) T {
+	s, ok := m.settings[path]
+	if !ok {
+		return byDefault
+	}
+	if v, ok := as[T](m, s.place, s.value); ok {
+		return v
+	}
+	return byDefault
+}
+
+// as is the value if it is a T; otherwise it is a mistake.
+func as[T any](m *merge, at place, value any) (v T, ok bool) {
+	if v, ok = value.(T); !ok {
+		m.fail(at, "%s is %s: must be %s", at.path, typeName(value), typeName(any(v)))
+	}
+	return v, ok
+}
+
+func typeName(value any) string {
+	switch value.(type) {
+	case string:
+		return "a string in quotation marks"
+	case int64:
+		return "a whole number"
+	case float64:
+		return "a number with a fraction"
+	case bool:
+		return "a truth value"
+	case []any:
+		return "an array"
+	case map[string]any:
+		return "a table"
+	}
+	return "a date or a time"
+}
+
+// locate notes the line of every key. The decoder gives positions for its own
+// errors only.
+func (m *merge) locate() {
+	m.lines = map[place]int{}
+	for _, s := range m.sources {
+		m.locateIn(s)
+	}
+}
+
+func (m *merge) locateIn(s source) {
 	var p unstable.Parser
-	p.Reset(data)
-	at := func(n *unstable.Node) Position {
-		return Position{path, p.Shape(n.Raw).Start.Line}
+	p.Reset(s.data)
+	note := func(n *unstable.Node, path string) { m.lines[place{s.path, path}] = p.Shape(n.Raw).Start.Line }
+	// A table is where it is mentioned first.
+	openTable := func(n *unstable.Node, parts []string) {
+		if _, ok := m.lines[place{s.path, keyPath(parts...)}]; !ok {
+			note(n, keyPath(parts...))
+		}
 	}
 	var keyValue func(prefix []string, n *unstable.Node)
 	keyValue = func(prefix []string, n *unstable.Node) {
 		parts, last := nodeKey(n)
 		full := append(slices.Clone(prefix), parts...)
-		name := keyPath(full...)
-		m.origin[name] = at(last)
-		m.origin[strings.ToLower(name)] = at(last)
 		// Dotted keys and inline tables open tables on the way.
 		for i := 1; i < len(full); i++ {
-			m.openTable(full[:i], at(last))
+			openTable(last, full[:i])
 		}
+		name := keyPath(full...)
+		note(last, name)
 		switch value := n.Value(); value.Kind {
 		case unstable.InlineTable:
 			for it := value.Children(); it.Next(); {
 				keyValue(full, it.Node())
 			}
 		case unstable.Array:
-			for it := value.Children(); it.Next() && strings.EqualFold(name, "prohibited_keys"); {
+			for it, i := value.Children(), 0; it.Next(); i++ {
 				if it.Node().Kind == unstable.String {
-					m.prohibitedAt = append(m.prohibitedAt, at(it.Node()))
+					note(it.Node(), place{path: name}.element(i).path)
 				}
 			}
 		}
@@ -152,23 +373,14 @@ func (m *merge) locate(path string, data []byte) {
 	var table []string
 	for p.NextExpression() {
 		switch e := p.Expression(); e.Kind {
-		case unstable.Table:
+		case unstable.Table, unstable.ArrayTable:
 			parts, last := nodeKey(e)
 			table = parts
 			for i := 1; i <= len(table); i++ {
-				m.openTable(table[:i], at(last))
+				openTable(last, table[:i])
 			}
 		case unstable.KeyValue:
 			keyValue(table, e)
-		}
-	}
-}
-
-// openTable notes the first place where a table is mentioned.
-func (m *merge) openTable(parts []string, at Position) {
-	for _, name := range []string{keyPath(parts...), strings.ToLower(keyPath(parts...))} {
-		if _, ok := m.origin[name]; !ok {
-			m.origin[name] = at
 		}
 	}
 }
@@ -179,140 +391,6 @@ func nodeKey(n *unstable.Node) (parts []string, last *unstable.Node) {
 		parts = append(parts, string(last.Data))
 	}
 	return parts, last
-}
-
-// config checks what was merged and makes the Config of it.
-func (m *merge) config() Config {
-	c := Config{Domains: map[string]Domain{}}
-	c.Listen = m.port(m.Listen, "listen")
-	switch reply := deref(m.Reply, "silent"); reply {
-	case "silent":
-	case "ok":
-		c.ReplyOK = true
-	default:
-		m.fail(m.at("reply"), `reply is %q: must be "silent" or "ok"`, reply)
-	}
-	for i, s := range m.ProhibitedKeys {
-		key, err := address.ParseKey(s)
-		if err != nil {
-			m.fail(m.prohibited(i), "prohibited key %q: %v", s, err)
-		}
-		c.ProhibitedKeys = append(c.ProhibitedKeys, key)
-	}
-
-	ports := map[uint16]string{}
-	if c.Listen != 0 {
-		ports[c.Listen] = "listen"
-	}
-	interfaces := map[string]string{}
-	for _, name := range slices.SortedFunc(maps.Keys(m.Domains), func(a, b string) int {
-		// In the order they are written, so that it is the second who is wrong.
-		pa, pb := m.at(keyPath("domains", a)), m.at(keyPath("domains", b))
-		return cmp.Or(cmp.Compare(m.fileIndex(pa.File), m.fileIndex(pb.File)), cmp.Compare(pa.Line, pb.Line), cmp.Compare(a, b))
-	}) {
-		c.Domains[name] = m.domain(name, ports, interfaces)
-	}
-	return c
-}
-
-// at is where a key was set. The decoder takes keys in any case, domain names
-// only as they are.
-func (m *merge) at(path string) Position {
-	if p, ok := m.origin[path]; ok {
-		return p
-	}
-	return m.origin[strings.ToLower(path)]
-}
-
-func (m *merge) fileIndex(path string) int {
-	return slices.IndexFunc(m.sources, func(s source) bool { return s.path == path })
-}
-
-func (m *merge) prohibited(i int) Position {
-	if i < len(m.prohibitedAt) {
-		return m.prohibitedAt[i]
-	}
-	return Position{}
-}
-
-// domain checks one domain; ports and interfaces hold who took them so far.
-func (m *merge) domain(name string, ports map[uint16]string, interfaces map[string]string) Domain {
-	f := m.Domains[name]
-	here := m.at(keyPath("domains", name))
-	path := func(key string) string { return keyPath("domains", name, key) }
-
-	if !ValidDomainName(name) {
-		m.fail(here, "domain name %q: must be 1 to %d of A-Z a-z 0-9 _ . - and begin with a letter, a digit or _", name, maxDomainName)
-		return Domain{} // the other messages would have to quote it
-	}
-	d := Domain{
-		Name:       name,
-		Listen:     m.port(f.Listen, path("listen")),
-		MaxPeers:   m.count(f.MaxPeers, defaultMaxPeers, path("max_peers")),
-		MaxPending: m.count(f.MaxPending, defaultMaxPending, path("max_pending")),
-		StaleAfter: defaultStaleAfter,
-	}
-	if d.Listen != 0 {
-		if other, taken := ports[d.Listen]; taken {
-			m.fail(m.at(path("listen")), "port %d of domain %s is already taken by %s", d.Listen, name, other)
-		}
-		ports[d.Listen] = path("listen")
-	}
-	for _, i := range []struct {
-		key   string
-		value *string
-		field *string
-	}{{"wireguard", f.WireGuard, &d.WireGuard}, {"vxlan", f.VXLAN, &d.VXLAN}} {
-		at := m.at(path(i.key))
-		switch {
-		case i.value == nil:
-			m.fail(here, "domain %s has no %s interface: set %s", name, i.key, path(i.key))
-			continue
-		case !validInterfaceName(*i.value):
-			m.fail(at, "%q is no interface name: 1 to %d printable characters without / and :", *i.value, maxInterfaceName)
-		case interfaces[*i.value] != "":
-			m.fail(at, "interface %s of domain %s is already used by %s", *i.value, name, interfaces[*i.value])
-		}
-		interfaces[*i.value] = path(i.key)
-		*i.field = *i.value
-	}
-	if f.Addresses != nil {
-		if err := d.Addresses.UnmarshalText([]byte(*f.Addresses)); err != nil {
-			m.fail(m.at(path("addresses")), "%v", err)
-		}
-	}
-	if f.StaleAfter != nil {
-		stale, err := time.ParseDuration(*f.StaleAfter)
-		if err != nil {
-			m.fail(m.at(path("stale_after")), `stale_after is %q: must be a duration such as "1h" or "90m"`, *f.StaleAfter)
-		} else if stale < minStaleAfter {
-			m.fail(m.at(path("stale_after")), "stale_after is %s: under %s it would remove live tunnels", stale, minStaleAfter)
-		}
-		d.StaleAfter = stale
-	}
-	return d
-}
-
-func (m *merge) port(v *int64, path string) uint16 {
-	if v == nil {
-		return 0
-	}
-	if *v < 1 || *v > math.MaxUint16 {
-		m.fail(m.at(path), "%d is no TCP port: must be 1 to %d", *v, math.MaxUint16)
-		return 0
-	}
-	return uint16(*v)
-}
-
-func (m *merge) count(v *int64, byDefault int, path string) int {
-	if v == nil {
-		return byDefault
-	}
-	if *v < 1 || *v > math.MaxInt32 {
-		m.fail(m.at(path), "%d is out of range: must be 1 to %d", *v, math.MaxInt32)
-		return byDefault
-	}
-	return int(*v)
 }
 
 // keyPath writes a key's path as TOML would, quoting what is not a bare key.
@@ -327,11 +405,4 @@ func keyPath(parts ...string) string {
 		}
 	}
 	return strings.Join(quoted, ".")
-}
-
-func deref[T any](p *T, byDefault T) T {
-	if p == nil {
-		return byDefault
-	}
-	return *p
 }

@@ -155,7 +155,7 @@ func TestConfigurationChanges(t *testing.T) {
 		t.Errorf("got %q", got)
 	}
 	// A change waits for a daemon-reload, and wgkex check says so.
-	writeConf(t, "40.toml", "reply = 'silent'\n")
+	writeConf(t, "30.toml", strings.ReplaceAll(text, "'ok'", "'silent'"))
 	stays := func(after string) {
 		t.Helper()
 		if got := send(t, 10016, "ffww03\n"+newKey(t).String()+"\n"); got != "OK\n" {
@@ -178,7 +178,8 @@ func TestConfigurationChanges(t *testing.T) {
 	if check, _ := try("wgkex check"); strings.Contains(check, "changed since") {
 		t.Errorf("wgkex check: %s", check)
 	}
-	sh(t, "rm /etc/wgkex/conf.d/40.toml; systemctl daemon-reload")
+	writeConf(t, "30.toml", text)
+	sh(t, "systemctl daemon-reload")
 
 	// A broken file, with and without a reload, changes nothing that runs, and
 	// is reported.
@@ -195,6 +196,51 @@ func TestConfigurationChanges(t *testing.T) {
 	if out := sh(t, "journalctl -b -t wgkex-generator"); !strings.Contains(out, "/etc/wgkex/conf.d/40.toml:2: ") {
 		t.Errorf("the generator did not report the broken file:\n%s", out)
 	}
+}
+
+// What check says of mistakes is what an admin can act on, and a directory that
+// cannot be read is no empty configuration, neither for check nor for the
+// generator.
+func TestCheckMistakes(t *testing.T) {
+	sh(t, "mkdir -p mistakes/conf.d")
+	t.Cleanup(func() { sh(t, "rm -r mistakes") })
+	sh(t, "wgkex check --config mistakes --config-only")
+	sh(t, `printf '\xef\xbb\xbflisten = 10012\r\n' > mistakes/wgkex.toml; wgkex check --config mistakes --config-only`)
+	for file, text := range map[string]string{
+		"10.toml": "LISTEN = 10012\n[domains.a]\nwireguard = 'wg-a'\nvxlan = 'vx-a'\nstale_after = '1d'\nmax_peer = 1\n",
+		"20.toml": "reply = 'ok'\n[domains.a]\nwireguard = 'wg-b'\n",
+		"30.toml": "[domains.b]\nwireguard = wgb\n",
+	} {
+		if err := os.WriteFile("mistakes/conf.d/"+file, []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	sh(t, "ln -s nowhere mistakes/conf.d/40.toml; chmod -R go+rX mistakes; rm -rf /tmp/mistakes; cp -r mistakes /tmp; chmod 700 /tmp/mistakes/conf.d")
+	t.Cleanup(func() { sh(t, "rm -r /tmp/mistakes") })
+	want := `FAILED: mistakes/conf.d/10.toml:1: unknown key LISTEN: write listen in small letters
+FAILED: mistakes/conf.d/10.toml:6: unknown key domains.a.max_peer
+FAILED: mistakes/conf.d/20.toml:3: domains.a.wireguard is already set at mistakes/conf.d/10.toml:3
+FAILED: mistakes/conf.d/30.toml:2: the value of wireguard lacks its quotation marks: write wireguard = "wgb"
+FAILED: mistakes/conf.d/40.toml: is a symbolic link to nowhere, which does not exist
+wgkex: 5 of the checks failed`
+	if out, err := try("wgkex check --config mistakes --config-only"); err == nil || out != want {
+		t.Errorf("got %v\n%s\nwant\n%s", err, out, want)
+	}
+	for command, want := range map[string]string{
+		"wgkex check --config ./nosuch --config-only":                                            "FAILED: ./nosuch: no such file or directory",
+		"setpriv --reuid=nobody --clear-groups wgkex check --config /tmp/mistakes --config-only": "FAILED: /tmp/mistakes/conf.d: permission denied",
+	} {
+		if out, err := try("%s", command); err == nil || !strings.Contains(out, want) {
+			t.Errorf("%s: %v, %s", command, err, out)
+		}
+	}
+	// What runs goes on when a file is not there any more but its link is.
+	sh(t, "ln -s nowhere /etc/wgkex/conf.d/50.toml; systemctl daemon-reload")
+	t.Cleanup(func() { sh(t, "rm -f /etc/wgkex/conf.d/50.toml; systemctl daemon-reload") })
+	if out := sh(t, "journalctl -b -t wgkex-generator"); !strings.Contains(out, "/etc/wgkex/conf.d/50.toml: is a symbolic link to nowhere") {
+		t.Errorf("the generator did not report the link:\n%s", out)
+	}
+	accept(t, port1, "ffww01", newKey(t))
 }
 
 func TestCheck(t *testing.T) {
