@@ -205,7 +205,7 @@ func TestRefusals(t *testing.T) {
 		}
 	})
 	if len(log) != refused {
-		t.Errorf("%d log entries for %d refusals", len(log), refused)
+		t.Errorf("%d log entries for %d refusals: %v", len(log), refused, log)
 	}
 	for _, e := range log {
 		if e["WGKEX_RESULT"] == "" || e["WGKEX_REMOTE"] == "" {

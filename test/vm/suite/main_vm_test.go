@@ -120,7 +120,10 @@ func newKey(t testing.TB) address.Key {
 
 func dial(t testing.TB, port int) *net.TCPConn {
 	t.Helper()
-	conn, err := net.Dial("tcp", fmt.Sprintf("localhost:%d", port))
+	// One address after the other: a second connection on a slow machine would be
+	// a second exchange.
+	dialer := net.Dialer{FallbackDelay: -1}
+	conn, err := dialer.Dial("tcp", fmt.Sprintf("localhost:%d", port))
 	if err != nil {
 		t.Fatal(err)
 	}
