@@ -77,8 +77,8 @@ func read(s *serve.Server, r *serve.Request, conn *net.TCPConn) error {
 	if err := s.Name(r, name); err != nil {
 		return err
 	}
-	if port := serve.AddrPort(conn.LocalAddr()).Port(); !s.Config.Serves(port, name) {
-		return outcome.Refuse(outcome.InvalidDomain, "port %d does not serve this domain", port)
+	if local := serve.AddrPort(conn.LocalAddr()); !s.Config.Serves(local, name) {
+		return outcome.Refuse(outcome.InvalidDomain, "%s does not serve this domain", local)
 	}
 	key, err := reader.Key()
 	if err != nil {

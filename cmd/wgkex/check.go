@@ -107,15 +107,15 @@ func (c *checker) units(ctx context.Context, cfg config.Config) {
 		case err != nil:
 			c.fail("%s: %v", s.Unit, err)
 		case !s.In(listen):
-			c.fail("%s has another port than %d: run systemctl daemon-reload and systemctl restart %s", s.Unit, s.Port, s.Unit)
+			c.fail("%s has another port than %s: run systemctl daemon-reload and systemctl restart %s", s.Unit, s.Listen, s.Unit)
 		case state != "active":
 			c.fail("%s is %s: run systemctl start %s", s.Unit, state, s.Unit)
 		// After a daemon-reload with another port systemd has the new one in
 		// its properties and none open.
 		case !listening(s.Port):
-			c.fail("%s does not listen on port %d: run systemctl restart %s", s.Unit, s.Port, s.Unit)
+			c.fail("%s does not listen on %s: run systemctl restart %s", s.Unit, s.Where(), s.Unit)
 		default:
-			c.ok("%s: active on port %d", s.Unit, s.Port)
+			c.ok("%s: active on %s", s.Unit, s.Where())
 		}
 	}
 	for _, d := range cfg.Sorted() {

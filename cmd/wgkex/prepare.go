@@ -18,13 +18,13 @@ import (
 )
 
 func prepareCommand() *cobra.Command {
-	var port uint16
+	var listen string
 	cmd := &cobra.Command{
 		Use:   "prepare [DOMAIN]",
 		Short: "Check that a socket may listen (run by the sockets)",
 		Long: "Run by wgkex@DOMAIN.socket, without DOMAIN by wgkex.socket, before it listens:\n" +
-			"fails unless the configuration as of the last daemon-reload gives the socket its\n" +
-			"port, and reads the domain's peers for the first exchange.",
+			"fails unless the configuration as of the last daemon-reload makes the socket\n" +
+			"listen where it is about to, and reads the domain's peers for the first exchange.",
 		Args: cobra.MaximumNArgs(1),
 		RunE: func(_ *cobra.Command, args []string) error {
 			name := ""
@@ -35,49 +35,49 @@ func prepareCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if err := mayListen(cfg, name, port); err != nil {
+			if err := mayListen(cfg, name, listen); err != nil {
 				return err
 			}
 			prepare(cfg, name)
 			return nil
 		},
 	}
-	cmd.Flags().Uint16Var(&port, "port", 0, "the port that the socket was given, 0 for none")
+	cmd.Flags().StringVar(&listen, "listen", "", "the port or address and port that the socket was given, empty for none")
 	return cmd
 }
 
 // mayListen says what stands in the way of the socket of domain name, of the
 // shared socket for "". What runs goes by the effective configuration; the files
 // only help to say what to do.
-func mayListen(effective config.Config, name string, port uint16) error {
-	want, err := listen(effective, name)
+func mayListen(effective config.Config, name, listen string) error {
+	want, err := configured(effective, name)
 	switch {
-	case err == nil && want == port:
+	case err == nil && want.String() == listen:
 		return nil
 	case err != nil:
 		if files, loadErr := config.Load(config.Dir); loadErr != nil {
 			return err
-		} else if _, inFiles := listen(files, name); inFiles != nil {
+		} else if _, inFiles := configured(files, name); inFiles != nil {
 			return err
 		}
 	}
 	return fmt.Errorf("the configuration in %s has changed since the last daemon-reload: run systemctl daemon-reload, then start %s again", config.Dir, units.SocketName(name))
 }
 
-// listen is the port that a configuration gives the socket.
-func listen(cfg config.Config, name string) (uint16, error) {
-	what, key, port := "the shared port", "listen", cfg.Listen
+// configured is where a configuration makes the socket listen.
+func configured(cfg config.Config, name string) (config.Listen, error) {
+	what, key, listen := "the shared port", "listen", cfg.Listen
 	if name != "" {
 		d, ok := cfg.Domains[name]
 		if !ok {
-			return 0, fmt.Errorf("domain %s is not in the configuration: add [domains.%s] to %s/%s or a file in %[3]s/conf.d", name, name, config.Dir, config.File)
+			return listen, fmt.Errorf("domain %s is not in the configuration: add [domains.%s] to %s/%s or a file in %[3]s/conf.d", name, name, config.Dir, config.File)
 		}
-		what, key, port = "domain "+name, "domains."+name+".listen", d.Listen
+		what, key, listen = "domain "+name, "domains."+name+".listen", d.Listen
 	}
-	if port == 0 {
-		return 0, fmt.Errorf("%s has no port of its own: set %s in %s/%s or a file in %[3]s/conf.d", what, key, config.Dir, config.File)
+	if listen.IsZero() {
+		return listen, fmt.Errorf("%s has no port of its own: set %s in %s/%s or a file in %[3]s/conf.d", what, key, config.Dir, config.File)
 	}
-	return port, nil
+	return listen, nil
 }
 
 // prepareTimeout is how long the start of a socket waits for a domain that others

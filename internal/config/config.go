@@ -6,6 +6,7 @@ import (
 	"cmp"
 	"fmt"
 	"maps"
+	"net/netip"
 	"os"
 	"slices"
 	"strings"
@@ -41,8 +42,8 @@ const (
 
 // Config is a whole and valid configuration.
 type Config struct {
-	// Listen is the port of wgkex.socket, 0 without one.
-	Listen uint16
+	// Listen is where wgkex.socket listens, the shared port.
+	Listen Listen
 	// ReplyOK says that an accepted router is answered OK instead of nothing.
 	ReplyOK bool
 	// ProhibitedKeys are refused in every domain.
@@ -56,19 +57,20 @@ type Domain struct {
 	Name      string
 	WireGuard string // interface name
 	VXLAN     string // interface name
-	// Listen is the port of the domain's own socket, 0 without one.
-	Listen     uint16
+	// Listen is where the domain's own socket listens.
+	Listen     Listen
 	Addresses  address.Profile
 	MaxPeers   int
 	MaxPending int // peers that never had a handshake
 	StaleAfter time.Duration
 }
 
-// Serves reports whether a connection to the local port may ask for domain: a
-// domain's own port serves that domain alone, the shared port serves all.
-func (c Config) Serves(port uint16, domain string) bool {
+// Serves reports whether a connection to the local address may ask for domain:
+// a domain's own socket serves that domain alone, the shared one serves all. No
+// two sockets of a configuration accept the same connection.
+func (c Config) Serves(local netip.AddrPort, domain string) bool {
 	d, ok := c.Domains[domain]
-	return ok && port != 0 && (port == c.Listen || port == d.Listen)
+	return ok && (c.Listen.Accepts(local) || d.Listen.Accepts(local))
 }
 
 // Prohibited reports whether the key is listed in prohibited_keys.
@@ -170,9 +172,7 @@ func read(files []string, mistake *Error) (Config, error) {
 // TOML is the configuration as one file that reads back as the same.
 func (c Config) TOML() ([]byte, error) {
 	top := map[string]any{}
-	if c.Listen != 0 {
-		top["listen"] = c.Listen
-	}
+	c.Listen.putTOML(top)
 	if c.ReplyOK {
 		top["reply"] = "ok"
 	}
@@ -189,13 +189,21 @@ func (c Config) TOML() ([]byte, error) {
 			"max_pending": d.MaxPending,
 			"stale_after": d.StaleAfter.String(),
 		}
-		if d.Listen != 0 {
-			table["listen"] = d.Listen
-		}
+		d.Listen.putTOML(table)
 		domains[name] = table
 	}
 	top["domains"] = domains
 	return toml.Marshal(top)
+}
+
+func (l Listen) putTOML(table map[string]any) {
+	switch {
+	case l.IsZero():
+	case !l.Addr.IsValid():
+		table["listen"] = l.Port
+	default:
+		table["listen"] = l.String()
+	}
 }
 
 // ValidDomainName reports whether a domain may have this name: it has to be a

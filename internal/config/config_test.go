@@ -3,6 +3,7 @@ package config
 import (
 	"errors"
 	"io/fs"
+	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -41,7 +42,7 @@ func TestLoad(t *testing.T) {
 		"wgkex.toml": "listen = 10012\nprohibited_keys = ['" + keyA + "']\n" + domain1 + "listen = 10013\nstale_after = '2h'\n",
 		"conf.d/10.toml": `
 prohibited_keys = ["` + keyB + `"]
-domains.ffww02 = { wireguard = "wgww02", vxlan = "vxww02", addresses = "ffmuc" }
+domains.ffww02 = { wireguard = "wgww02", vxlan = "vxww02", addresses = "ffmuc", listen = "[fe80::1]:10014%eth0" }
 `,
 		"conf.d/20.toml":    "\xef\xbb\xbfreply = 'ok'\n[domains.ffww01]\nmax_peers = 5\n[domains.ffww02]\nmax_pending = 7\nstale_after = '1d12h'\n",
 		"conf.d/30.toml.no": "this is not read",
@@ -54,10 +55,10 @@ domains.ffww02 = { wireguard = "wgww02", vxlan = "vxww02", addresses = "ffmuc" }
 	a, _ := address.ParseKey(keyA)
 	b, _ := address.ParseKey(keyB)
 	want := Config{
-		Listen: 10012, ReplyOK: true, ProhibitedKeys: []address.Key{a, b},
+		Listen: Listen{Port: 10012}, ReplyOK: true, ProhibitedKeys: []address.Key{a, b},
 		Domains: map[string]Domain{
-			"ffww01": {Name: "ffww01", WireGuard: "wgww01", VXLAN: "vxww01", Listen: 10013, MaxPeers: 5, MaxPending: 1000, StaleAfter: 2 * time.Hour},
-			"ffww02": {Name: "ffww02", WireGuard: "wgww02", VXLAN: "vxww02", Addresses: address.FFMUC, MaxPeers: 10000, MaxPending: 7, StaleAfter: 36 * time.Hour},
+			"ffww01": {Name: "ffww01", WireGuard: "wgww01", VXLAN: "vxww01", Listen: Listen{Port: 10013}, MaxPeers: 5, MaxPending: 1000, StaleAfter: 2 * time.Hour},
+			"ffww02": {Name: "ffww02", WireGuard: "wgww02", VXLAN: "vxww02", Listen: listen(t, "[fe80::1]:10014%eth0"), Addresses: address.FFMUC, MaxPeers: 10000, MaxPending: 7, StaleAfter: 36 * time.Hour},
 		},
 	}
 	if !reflect.DeepEqual(c, want) {
@@ -87,7 +88,7 @@ domains.ffww02 = { wireguard = "wgww02", vxlan = "vxww02", addresses = "ffmuc" }
 func TestLoadNothing(t *testing.T) {
 	for name, dir := range map[string]string{"empty": write(t, map[string]string{"wgkex.toml": ""}), "no files": t.TempDir()} {
 		c, err := Load(dir)
-		if err != nil || c.Listen != 0 || len(c.Domains) != 0 {
+		if err != nil || !c.Listen.IsZero() || len(c.Domains) != 0 {
 			t.Errorf("%s: %+v, %v", name, c, err)
 		}
 	}
@@ -96,28 +97,100 @@ func TestLoadNothing(t *testing.T) {
 	}
 }
 
+func listen(t *testing.T, s string) Listen {
+	t.Helper()
+	l, err := ParseListen(s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return l
+}
+
 func TestServes(t *testing.T) {
-	domains := map[string]Domain{"own": {Listen: 10013}, "other": {Listen: 10014}, "shared": {}}
+	domains := map[string]Domain{
+		"own": {Listen: Listen{Port: 10013}}, "other": {Listen: Listen{Port: 10014}}, "shared": {},
+		"one": {Listen: listen(t, "192.0.2.1:10015")}, "two": {Listen: listen(t, "192.0.2.2:10015")},
+		"v4": {Listen: listen(t, "0.0.0.0:10016")}, "zone": {Listen: listen(t, "[fe80::1]:10017%eth0")},
+	}
+	everywhere := Listen{Port: 10012}
 	for _, x := range []struct {
-		shared uint16
+		shared Listen
 		domain string
-		port   uint16
+		local  string
 		want   bool
 	}{
-		{10012, "own", 10012, true},
-		{10012, "own", 10013, true},
-		{10012, "own", 10014, false},
-		{10012, "shared", 10012, true},
-		{10012, "shared", 10013, false},
-		{10012, "shared", 0, false},
-		{10012, "none", 10012, false},
-		{0, "shared", 0, false},
-		{0, "own", 10012, false},
-		{0, "own", 10013, true},
+		{everywhere, "own", "192.0.2.1:10012", true},
+		{everywhere, "own", "[2001:db8::1]:10013", true},
+		{everywhere, "own", "192.0.2.1:10014", false},
+		{everywhere, "shared", "192.0.2.1:10012", true},
+		{everywhere, "shared", "192.0.2.1:10013", false},
+		{everywhere, "shared", "192.0.2.1:0", false},
+		{everywhere, "none", "192.0.2.1:10012", false},
+		{Listen{}, "shared", "192.0.2.1:0", false},
+		{Listen{}, "own", "192.0.2.1:10012", false},
+		{Listen{}, "own", "192.0.2.1:10013", true},
+		// The same port on two addresses is that of two domains.
+		{everywhere, "one", "192.0.2.1:10015", true},
+		{everywhere, "one", "192.0.2.2:10015", false},
+		{everywhere, "two", "192.0.2.1:10015", false},
+		{everywhere, "two", "192.0.2.2:10015", true},
+		{everywhere, "two", "192.0.2.2:10012", true},
+		{listen(t, "192.0.2.3:10015"), "one", "192.0.2.3:10015", true},
+		{listen(t, "192.0.2.3:10015"), "one", "192.0.2.4:10015", false},
+		{everywhere, "v4", "192.0.2.9:10016", true},
+		{everywhere, "v4", "[2001:db8::1]:10016", false},
+		{everywhere, "zone", "[fe80::1%eth0]:10017", true},
+		{everywhere, "zone", "[fe80::1%eth1]:10017", false},
+		{everywhere, "zone", "[fe80::1]:10017", false},
 	} {
 		c := Config{Listen: x.shared, Domains: domains}
-		if got := c.Serves(x.port, x.domain); got != x.want {
-			t.Errorf("port %d, shared %d, domain %s: %v", x.port, x.shared, x.domain, got)
+		if got := c.Serves(netip.MustParseAddrPort(x.local), x.domain); got != x.want {
+			t.Errorf("%s, shared %s, domain %s: %v", x.local, x.shared, x.domain, got)
+		}
+	}
+	if (Config{Listen: everywhere, Domains: domains}).Serves(netip.AddrPort{}, "shared") {
+		t.Error("no address is served")
+	}
+}
+
+func TestListen(t *testing.T) {
+	for _, s := range []string{"192.0.2.1:10012", "0.0.0.0:1", "127.0.0.1:65535", "[::1]:10012", "[2001:db8::1]:10012", "[fe80::1]:10012%eth0", "[fe80::1]:10012%wg-1.2"} {
+		if got := listen(t, s); got.String() != s || got.Where() != s {
+			t.Errorf("%s prints as %s, %s", s, got, got.Where())
+		}
+	}
+	if got := listen(t, "[::]:10012"); got != (Listen{Port: 10012}) || got.String() != "10012" || got.Where() != "port 10012" {
+		t.Errorf("all addresses are %+v, %s, %s", got, got, got.Where())
+	}
+	for _, s := range []string{
+		"", "10012", ":10012", "192.0.2.1", "192.0.2.1:", "192.0.2.1:0", "192.0.2.1:65536", "192.0.2.1:-1", "::1:10012", "[::1]", "[::1]:", "[192.0.2.1]:1",
+		"localhost:10012", "*:10012", "192.0.2.1:http", " 192.0.2.1:1", "192.0.2.1:1 ", "[fe80::1]:10012", "[fe80::1%eth0]:10012", "[fe80::1]:10012%",
+		"[fe80::1]:10012%a/b", "[fe80::1]:10012%2", "[fe80::1]:10012%eth0%eth1", "[fe80::1]:10012%eth\"0", "[::1]:10012%eth0", "[::]:1%eth0", "192.0.2.1:10012%eth0", "[::ffff:192.0.2.1]:10012",
+		"224.0.0.1:10012", "[ff02::1]:10012", "[ff02::1]:10012%eth0", "/run/socket", "@abstract", "vsock:2:1234",
+	} {
+		if got, err := ParseListen(s); err == nil {
+			t.Errorf("%q: %s", s, got)
+		}
+	}
+}
+
+func TestOverlaps(t *testing.T) {
+	all := []Listen{
+		{Port: 1},
+		listen(t, "0.0.0.0:1"), listen(t, "192.0.2.1:1"), listen(t, "192.0.2.2:1"), listen(t, "[2001:db8::1]:1"),
+		listen(t, "[fe80::1]:1%eth0"), listen(t, "[fe80::1]:1%eth1"),
+		{Port: 2},
+		listen(t, "192.0.2.1:2"),
+	}
+	overlap := map[string]string{ // of each with the others, in this order
+		"1": "xxxxxxx--", "0.0.0.0:1": "xxxx-----", "192.0.2.1:1": "xxx------", "192.0.2.2:1": "xx-x-----", "[2001:db8::1]:1": "x---x----",
+		"[fe80::1]:1%eth0": "x----x---", "[fe80::1]:1%eth1": "x-----x--", "2": "-------xx", "192.0.2.1:2": "-------xx",
+	}
+	for _, a := range all {
+		for i, b := range all {
+			if got, want := a.Overlaps(b), overlap[a.String()][i] == 'x'; got != want {
+				t.Errorf("%s and %s: %v", a, b, got)
+			}
 		}
 	}
 }
@@ -131,6 +204,10 @@ func TestLoadErrors(t *testing.T) {
 		"unknown key":        {main: "listen = 1\nlissten = 2\n", want: []string{"wgkex.toml:2: unknown key lissten"}},
 		"unknown domain key": {main: domain1 + "max_peer = 1\n[nonsense]\n", want: []string{"wgkex.toml:4: unknown key domains.ffww01.max_peer", "wgkex.toml:5: unknown key nonsense"}},
 		"wrong type":         {main: "\nlisten = '10012'", want: []string{"wgkex.toml:2: "}},
+		"listen":             {main: "listen = 'localhost:10012'", want: []string{`wgkex.toml:1: listen is "localhost:10012": must be a port, such as 10012, or "ADDRESS:PORT"`}},
+		"listen, link-local": {main: domain1 + "listen = '[fe80::1]:10012'", want: []string{`wgkex.toml:4: domains.ffww01.listen is "[fe80::1]:10012": a link-local address of IPv6 has an interface behind the port`}},
+		"same address":       {main: "listen = 6\n" + domain1 + "listen = '192.0.2.1:5'", extra: "[domains.b]\nlisten = '192.0.2.1:5'\nwireguard = 'a'\nvxlan='b'", want: []string{"conf.d/10.toml:2: 192.0.2.1:5 of domain b is already taken by domains.ffww01.listen, 192.0.2.1:5"}},
+		"overlapping":        {main: "listen = 5\n" + domain1 + "listen = '192.0.2.1:5'", extra: "[domains.b]\nlisten = '0.0.0.0:5'\nwireguard = 'a'\nvxlan='b'", want: []string{"wgkex.toml:5: 192.0.2.1:5 of domain ffww01 is already taken by listen, port 5", "conf.d/10.toml:2: 0.0.0.0:5 of domain b is already taken by domains.ffww01.listen, 192.0.2.1:5", "conf.d/10.toml:2: 0.0.0.0:5 of domain b is already taken by listen, port 5"}},
 		"huge number":        {main: "listen = 99999999999999999999", want: []string{"wgkex.toml:1: "}},
 		"key twice":          {main: "listen = 1\nlisten = 2", want: []string{"wgkex.toml:2: "}},
 		"port 0":             {main: "listen = 0", want: []string{"wgkex.toml:1: 0 is no TCP port"}},
@@ -323,6 +400,7 @@ func TestParseDuration(t *testing.T) {
 // as itself or in errors that name the file.
 func FuzzLoad(f *testing.F) {
 	f.Add(domain1 + "listen = 10013\nstale_after = '2h'\naddresses = 'ffmuc'\n")
+	f.Add("listen = '[fe80::1]:10012%eth0'\n[domains.a]\nlisten = '192.0.2.1:10012'\nwireguard = 'w'\nvxlan = 'v'\n[domains.b]\nlisten = '[::]:10013'\nwireguard = 'x'\nvxlan = 'y'\n")
 	f.Add("listen = 10012\nreply = 'ok'\nprohibited_keys = ['" + keyA + "']\n")
 	f.Add("domains.a = { wireguard = \"w\", vxlan = \"v\" }")
 	f.Add("\xef\xbb\xbfLISTEN = 1\nlisten = 2\nreply = ok\n[domains.a]\nstale_after = '1d'\nlisten = 1.5\n")

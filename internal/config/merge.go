@@ -103,7 +103,7 @@ func (m *merge) config() Config {
 		}
 	}
 
-	c.Listen = m.port("listen")
+	c.Listen = m.listen("listen")
 	switch reply := get(m, "reply", "silent"); reply {
 	case "silent":
 	case "ok":
@@ -111,16 +111,13 @@ func (m *merge) config() Config {
 	default:
 		m.fail(m.settings["reply"].place, `reply is %q: must be "silent" or "ok"`, reply)
 	}
-	ports := map[uint16]string{}
-	if c.Listen != 0 {
-		ports[c.Listen] = "listen"
-	}
+	listens := map[string]Listen{"listen": c.Listen}
 	interfaces := map[string]string{}
 	// In the order they are written, so that it is the second who is wrong.
 	for _, name := range slices.SortedFunc(maps.Keys(domains), func(a, b string) int {
 		return cmp.Or(m.compare(m.position(domains[a]), m.position(domains[b])), cmp.Compare(a, b))
 	}) {
-		c.Domains[name] = m.domain(name, domains[name], ports, interfaces)
+		c.Domains[name] = m.domain(name, domains[name], listens, interfaces)
 	}
 	return c
 }
@@ -184,9 +181,9 @@ func (m *merge) keys(at place, value any) (keys []address.Key) {
 // element is the place of a string in an array.
 func (p place) element(i int) place { return place{p.file, fmt.Sprintf("%s[%d]", p.path, i)} }
 
-// domain checks one domain, mentioned first at here; ports and interfaces hold
-// who took them so far.
-func (m *merge) domain(name string, here place, ports map[uint16]string, interfaces map[string]string) Domain {
+// domain checks one domain, mentioned first at here. listens is where others
+// listen so far, and interfaces who has which, both by key path.
+func (m *merge) domain(name string, here place, listens map[string]Listen, interfaces map[string]string) Domain {
 	path := func(key string) string { return keyPath("domains", name, key) }
 	at := func(key string) place { return m.settings[path(key)].place }
 
@@ -196,15 +193,17 @@ func (m *merge) domain(name string, here place, ports map[uint16]string, interfa
 	}
 	d := Domain{
 		Name:       name,
-		Listen:     m.port(path("listen")),
+		Listen:     m.listen(path("listen")),
 		MaxPeers:   m.count(path("max_peers"), defaultMaxPeers),
 		MaxPending: m.count(path("max_pending"), defaultMaxPending),
 	}
-	if d.Listen != 0 {
-		if other, taken := ports[d.Listen]; taken {
-			m.fail(at("listen"), "port %d of domain %s is already taken by %s", d.Listen, name, other)
+	if !d.Listen.IsZero() {
+		for _, other := range slices.Sorted(maps.Keys(listens)) {
+			if d.Listen.Overlaps(listens[other]) {
+				m.fail(at("listen"), "%s of domain %s is already taken by %s, %s", d.Listen.Where(), name, other, listens[other].Where())
+			}
 		}
-		ports[d.Listen] = path("listen")
+		listens[path("listen")] = d.Listen
 	}
 	for _, i := range []struct {
 		key   string
@@ -268,17 +267,28 @@ func parseDuration(s string) (time.Duration, error) {
 	return sum + d, nil
 }
 
-func (m *merge) port(path string) uint16 {
+// listen is a port, or a string with an address.
+func (m *merge) listen(path string) Listen {
 	s, ok := m.settings[path]
 	if !ok {
-		return 0
+		return Listen{}
+	}
+	if text, isText := s.value.(string); isText {
+		l, err := ParseListen(text)
+		if err != nil {
+			m.fail(s.place, "%s is %q: %v", path, text, err)
+		}
+		return l
 	}
 	n, ok := as[int64](m, s.place, s.value)
-	if ok && (n < 1 || n > math.MaxUint16) {
-		m.fail(s.place, "%d is no TCP port: must be 1 to %d", n, math.MaxUint16)
-		return 0
+	if !ok {
+		return Listen{}
 	}
-	return uint16(n)
+	if n < 1 || n > math.MaxUint16 {
+		m.fail(s.place, "%d is no TCP port: must be 1 to %d", n, math.MaxUint16)
+		return Listen{}
+	}
+	return Listen{Port: uint16(n)}
 }
 
 func (m *merge) count(path string, byDefault int) int {

@@ -4,7 +4,6 @@ package units
 
 import (
 	"fmt"
-	"net"
 	"os"
 	"path/filepath"
 	"slices"
@@ -24,23 +23,23 @@ const (
 	DropIn = "50-wgkex-generator.conf"
 )
 
-// Socket is a socket unit and the port that the configuration gives it.
+// Socket is a socket unit and where the configuration makes it listen.
 type Socket struct {
 	Unit   string
 	Domain string // empty for the shared port
-	Port   uint16
+	config.Listen
 }
 
 // Sockets are the sockets that the configuration asks for, the shared one
 // first.
 func Sockets(c config.Config) []Socket {
 	var sockets []Socket
-	if c.Listen != 0 {
-		sockets = append(sockets, Socket{Unit: SocketName(""), Port: c.Listen})
+	if !c.Listen.IsZero() {
+		sockets = append(sockets, Socket{Unit: SocketName(""), Listen: c.Listen})
 	}
 	for _, d := range c.Sorted() {
-		if d.Listen != 0 {
-			sockets = append(sockets, Socket{Unit: SocketName(d.Name), Domain: d.Name, Port: d.Listen})
+		if !d.Listen.IsZero() {
+			sockets = append(sockets, Socket{Unit: SocketName(d.Name), Domain: d.Name, Listen: d.Listen})
 		}
 	}
 	return sockets
@@ -57,12 +56,18 @@ func SocketName(domain string) string {
 // dropIn replaces the unit file's placeholder, with which a socket refuses to
 // start (systemd.socket(5): an empty ListenStream= resets the list).
 func (s Socket) dropIn() string {
-	return fmt.Sprintf(`# Made by wgkex-generator from the configuration in %s.
+	listen := strings.ReplaceAll(s.Listen.String(), "%", "%%") // not a specifier
+	text := fmt.Sprintf(`# Made by wgkex-generator from the configuration in %s.
 [Socket]
 ListenStream=
-ListenStream=%d
-Environment=WGKEX_PORT=%[2]d
-`, config.Dir, s.Port)
+ListenStream=%s
+Environment=WGKEX_LISTEN=%[2]s
+`, config.Dir, listen)
+	if s.Addr.IsValid() {
+		// The sockets may start before the address is there.
+		text += "FreeBind=yes\n"
+	}
+	return text
 }
 
 // firewallDropIn tells the firewall the ports, and has it in place before they
@@ -71,7 +76,9 @@ func firewallDropIn(sockets []Socket) string {
 	var names, ports []string
 	for _, s := range sockets {
 		names = append(names, s.Unit)
-		ports = append(ports, strconv.Itoa(int(s.Port)))
+		if port := strconv.Itoa(int(s.Port)); !slices.Contains(ports, port) {
+			ports = append(ports, port)
+		}
 	}
 	return fmt.Sprintf(`# Made by wgkex-generator from the configuration in %s.
 [Unit]
@@ -81,12 +88,12 @@ Environment="WGKEX_PORTS={ %s }"
 `, config.Dir, strings.Join(names, " "), strings.Join(ports, ", "))
 }
 
-// In reports whether the port is among the addresses that systemd gives for a
-// socket, such as "[::]:10012".
+// In reports whether the socket's place is among the addresses that systemd
+// gives for a socket, such as "[::]:10012".
 func (s Socket) In(listen []string) bool {
 	return slices.ContainsFunc(listen, func(address string) bool {
-		_, port, err := net.SplitHostPort(address)
-		return err == nil && port == strconv.Itoa(int(s.Port))
+		l, err := config.ParseListen(address)
+		return err == nil && l == s.Listen
 	})
 }
 

@@ -13,9 +13,10 @@ import (
 
 func TestWrite(t *testing.T) {
 	dir := t.TempDir()
-	if err := Write(config.Config{Listen: 10012, Domains: map[string]config.Domain{
+	if err := Write(config.Config{Listen: config.Listen{Port: 10012}, Domains: map[string]config.Domain{
 		"ffww02":     {Name: "ffww02"},
-		"ffww-01.de": {Name: "ffww-01.de", Listen: 10013},
+		"ffww-01.de": {Name: "ffww-01.de", Listen: listen("192.0.2.1:10013")},
+		"ffww03":     {Name: "ffww03", Listen: listen("[fe80::1]:10013%eth0")},
 	}}, dir); err != nil {
 		t.Fatal(err)
 	}
@@ -36,17 +37,40 @@ func TestWrite(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := map[string]string{
-		"wgkex.socket.d/" + DropIn:                          "[Socket]\nListenStream=\nListenStream=10012\nEnvironment=WGKEX_PORT=10012\n",
-		"wgkex@ffww-01.de.socket.d/" + DropIn:               "[Socket]\nListenStream=\nListenStream=10013\nEnvironment=WGKEX_PORT=10013\n",
-		"wgkex-firewall.service.d/" + DropIn:                "[Unit]\nBefore=wgkex.socket wgkex@ffww-01.de.socket\n[Service]\nEnvironment=\"WGKEX_PORTS={ 10012, 10013 }\"\n",
+		"wgkex.socket.d/" + DropIn:                          "[Socket]\nListenStream=\nListenStream=10012\nEnvironment=WGKEX_LISTEN=10012\n",
+		"wgkex@ffww-01.de.socket.d/" + DropIn:               "[Socket]\nListenStream=\nListenStream=192.0.2.1:10013\nEnvironment=WGKEX_LISTEN=192.0.2.1:10013\nFreeBind=yes\n",
+		"wgkex@ffww03.socket.d/" + DropIn:                   "[Socket]\nListenStream=\nListenStream=[fe80::1]:10013%%eth0\nEnvironment=WGKEX_LISTEN=[fe80::1]:10013%%eth0\nFreeBind=yes\n",
+		"wgkex-firewall.service.d/" + DropIn:                "[Unit]\nBefore=wgkex.socket wgkex@ffww-01.de.socket wgkex@ffww03.socket\n[Service]\nEnvironment=\"WGKEX_PORTS={ 10012, 10013 }\"\n",
 		"wgkex.target.wants/wgkex-cleanup@ffww02.timer":     "/usr/lib/systemd/system/wgkex-cleanup@.timer",
 		"wgkex.target.wants/wgkex-cleanup@ffww-01.de.timer": "/usr/lib/systemd/system/wgkex-cleanup@.timer",
 		"wgkex.target.wants/wgkex.socket":                   "/usr/lib/systemd/system/wgkex.socket",
+		"wgkex.target.wants/wgkex@ffww03.socket":            "/usr/lib/systemd/system/wgkex@.socket",
+		"wgkex.target.wants/wgkex-cleanup@ffww03.timer":     "/usr/lib/systemd/system/wgkex-cleanup@.timer",
 		"wgkex.target.wants/wgkex@ffww-01.de.socket":        "/usr/lib/systemd/system/wgkex@.socket",
 	}
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("got\n%q\nwant\n%q", got, want)
 	}
+}
+
+// What systemd shows in the property Listen of a socket.
+func TestIn(t *testing.T) {
+	for shown, l := range map[string]config.Listen{
+		"[::]:10012": {Port: 10012}, "192.0.2.1:10012": listen("192.0.2.1:10012"), "0.0.0.0:10012": listen("0.0.0.0:10012"),
+		"[2001:db8::1]:10012": listen("[2001:db8::1]:10012"), "[fe80::1]:10012%eth0": listen("[fe80::1]:10012%eth0"),
+	} {
+		if s := (Socket{Listen: l}); !s.In([]string{"@other", shown}) || s.In([]string{"[::1]:10012", "[::]:10013", "10012"}) {
+			t.Errorf("%s: not exactly in %s", l, shown)
+		}
+	}
+}
+
+func listen(s string) config.Listen {
+	l, err := config.ParseListen(s)
+	if err != nil {
+		panic(err)
+	}
+	return l
 }
 
 func TestWriteNothing(t *testing.T) {

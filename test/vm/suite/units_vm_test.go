@@ -3,14 +3,19 @@
 package suite
 
 import (
+	"fmt"
+	"io"
+	"net"
 	"os"
 	"path/filepath"
 	"regexp"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
 
+	"wgkex/internal/address"
 	"wgkex/internal/counters"
 	"wgkex/internal/outcome"
 )
@@ -195,6 +200,88 @@ func TestConfigurationChanges(t *testing.T) {
 	sh(t, "systemctl start wgkex-cleanup@ffww03.service; wgkex status ffww03")
 	if out := sh(t, "journalctl -b -t wgkex-generator"); !strings.Contains(out, "/etc/wgkex/conf.d/40.toml:2: ") {
 		t.Errorf("the generator did not report the broken file:\n%s", out)
+	}
+}
+
+// A socket with an address is reached at that address alone, and the same port
+// of two addresses is that of two domains.
+func TestListenAddress(t *testing.T) {
+	const port = 10017
+	for i, name := range []string{"addr1", "addr2", "addr3"} {
+		domainWithProfile(t, name, 13+i, address.RFC4291)
+	}
+	// One that the gateway gets later, and a link-local one.
+	const later = "198.51.100.7"
+	zone := sh(t, "ip -6 -o addr show dev wg-ffww01 scope link | sed 's,.*inet6 \\([^/]*\\)/.*,\\1,'")
+	for name, listen := range map[string]string{
+		"addr1": fmt.Sprintf("127.0.0.1:%d", port), "addr2": fmt.Sprintf("%s:%d", later, port), "addr3": fmt.Sprintf("[%s]:%d%%wg-ffww01", zone, port),
+	} {
+		writeConf(t, name+"-listen.toml", fmt.Sprintf("[domains.%s]\nlisten = '%s'\n", name, listen))
+		t.Cleanup(func() { sh(t, "systemctl stop wgkex@%s.socket", name) })
+	}
+	sh(t, "systemctl daemon-reload; systemctl start wgkex.target")
+	check, _ := try("wgkex check")
+	for _, want := range []string{
+		"ok: wgkex@addr1.socket: active on 127.0.0.1:10017\n", "ok: wgkex@addr2.socket: active on " + later + ":10017\n",
+		fmt.Sprintf("ok: wgkex@addr3.socket: active on [%s]:10017%%wg-ffww01\n", zone),
+	} {
+		if !strings.Contains(check, want) {
+			t.Errorf("wgkex check does not say %s:\n%s", want, check)
+		}
+	}
+	// at is what somebody is answered who connects to an address.
+	at := func(address, request string) string {
+		t.Helper()
+		conn, err := net.Dial("tcp", net.JoinHostPort(address, strconv.Itoa(port)))
+		if err != nil {
+			return err.Error()
+		}
+		defer conn.Close()
+		if _, err := io.WriteString(conn, request); err != nil {
+			t.Error(err)
+		}
+		return answer(t, conn)
+	}
+	sh(t, "ip addr add 198.51.100.6/32 dev lo; ip addr add %s/32 dev lo", later)
+	t.Cleanup(func() { sh(t, "ip addr del 198.51.100.6/32 dev lo; ip addr del %s/32 dev lo", later) })
+	for _, address := range []string{"198.51.100.6", "127.0.0.2", "::1"} {
+		if got := at(address, ""); !strings.Contains(got, "connection refused") {
+			t.Errorf("at %s: %q", address, got)
+		}
+	}
+	for address, served := range map[string]string{"127.0.0.1": "addr1", later: "addr2", zone + "%wg-ffww01": "addr3"} {
+		for _, name := range []string{"addr1", "addr2", "addr3"} {
+			key, want := newKey(t), "ERR: INVALID_DOMAIN\n"
+			if name == served {
+				want = ""
+			}
+			if got := at(address, name+"\n"+key.String()+"\n"); got != want {
+				t.Errorf("%s at %s: %q, want %q", name, address, got, want)
+			}
+			if name == served {
+				wantRouter(t, name, key)
+			}
+		}
+	}
+	// A change of the address alone needs a daemon-reload and a restart.
+	writeConf(t, "addr1-listen.toml", "[domains.addr1]\nlisten = '127.0.0.3:10017'\n")
+	if _, err := try("systemctl restart wgkex@addr1.socket"); err == nil {
+		t.Error("started with an address that systemd does not know yet")
+	}
+	sh(t, "systemctl daemon-reload")
+	if check, _ := try("wgkex check"); !strings.Contains(check, "FAILED: wgkex@addr1.socket is ") {
+		t.Errorf("wgkex check: %s", check)
+	}
+	sh(t, "systemctl start wgkex@addr1.socket")
+	if got := at("127.0.0.3", "addr1\n"+newKey(t).String()+"\n"); got != "" {
+		t.Errorf("at the new address: %q", got)
+	}
+	if got := at("127.0.0.1", ""); !strings.Contains(got, "connection refused") {
+		t.Errorf("at the old address: %q", got)
+	}
+	writeConf(t, "addr1-listen.toml", "[domains.addr1]\nlisten = '0.0.0.0:10017'\n")
+	if check, err := try("wgkex check --config-only"); err == nil || !strings.Contains(check, "/etc/wgkex/conf.d/addr2-listen.toml:2: "+later+":10017 of domain addr2 is already taken by domains.addr1.listen, 0.0.0.0:10017") {
+		t.Errorf("overlapping addresses: %v, %s", err, check)
 	}
 }
 
