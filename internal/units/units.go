@@ -19,6 +19,10 @@ const (
 	// Firewall bounds what one source may ask of the ports. It runs only where
 	// the admin enables it.
 	Firewall = "wgkex-firewall.service"
+	// Table is the nftables table (family inet) of Firewall, and PortSet the set
+	// in it with the ports of the configuration.
+	Table   = "wgkex"
+	PortSet = "ports"
 	// DropIn is the name of the generated file in UNIT.d.
 	DropIn = "50-wgkex-generator.conf"
 )
@@ -44,6 +48,19 @@ func Sockets(c config.Config) []Socket {
 	}
 	return sockets
 }
+
+// Ports are the ports that the configuration asks for, in ascending order.
+func Ports(c config.Config) []uint16 {
+	var ports []uint16
+	for _, s := range Sockets(c) {
+		ports = append(ports, s.Port)
+	}
+	slices.Sort(ports)
+	return ports
+}
+
+// Patterns match the units that the configuration makes run or not.
+var Patterns = []string{SocketName(""), SocketName("*"), TimerName("*")}
 
 // SocketName is the unit of a domain's own port, of the shared one for "".
 func SocketName(domain string) string {
@@ -128,6 +145,9 @@ func Write(c config.Config, dir string) error {
 
 // TimerName is the timer of a domain's cleanup.
 func TimerName(domain string) string { return "wgkex-cleanup@" + domain + ".timer" }
+
+// CleanupName is the service that the timer of a domain's cleanup starts.
+func CleanupName(domain string) string { return "wgkex-cleanup@" + domain + ".service" }
 
 // want makes the target want the unit, whose file is called template.
 func want(dir, unit, template string) error {

@@ -1,0 +1,112 @@
+package kernel
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/vishvananda/netlink/nl"
+	"golang.org/x/sys/unix"
+)
+
+// ErrNoTable is the error when there is no such nftables table or set.
+var ErrNoTable = errors.New("there is no such table or set")
+
+// HasTable reports whether there is an nftables table of the family inet. It
+// needs CAP_NET_ADMIN.
+func HasTable(table string) (bool, error) {
+	_, err := askNFTables(unix.NFT_MSG_GETTABLE, 0, nl.NewRtAttr(unix.NFTA_TABLE_NAME, nl.ZeroTerminated(table)))
+	if errors.Is(err, ErrNoTable) {
+		return false, nil
+	}
+	return err == nil, err
+}
+
+// askNFTables makes a request of linux/netfilter/nf_tables.h about the family
+// inet.
+func askNFTables(message, flags int, attrs ...*nl.RtAttr) ([][]byte, error) {
+	req := nl.NewNetlinkRequest(unix.NFNL_SUBSYS_NFTABLES<<8|message, flags)
+	req.AddData(&nl.Nfgenmsg{NfgenFamily: unix.NFPROTO_INET, Version: nl.NFNETLINK_V0})
+	for _, a := range attrs {
+		req.AddData(a)
+	}
+	messages, err := req.Execute(unix.NETLINK_NETFILTER, 0)
+	if errors.Is(err, unix.ENOENT) {
+		return nil, ErrNoTable
+	}
+	return messages, err
+}
+
+// PortSet reads the ports in a set of an nftables table of the family inet, in
+// ascending order. Its error is ErrNoTable when either is missing. It needs
+// CAP_NET_ADMIN.
+func PortSet(table, set string) ([]uint16, error) {
+	messages, err := askNFTables(unix.NFT_MSG_GETSETELEM, unix.NLM_F_DUMP,
+		nl.NewRtAttr(unix.NFTA_SET_ELEM_LIST_TABLE, nl.ZeroTerminated(table)),
+		nl.NewRtAttr(unix.NFTA_SET_ELEM_LIST_SET, nl.ZeroTerminated(set)))
+	if err != nil {
+		return nil, fmt.Errorf("reading set %s of table inet %s: %w", set, table, err)
+	}
+	var ports []uint16
+	for _, m := range messages {
+		more, err := parseElements(m)
+		if err != nil {
+			return nil, fmt.Errorf("reading set %s of table inet %s: %w", set, table, err)
+		}
+		ports = append(ports, more...)
+	}
+	slices.Sort(ports)
+	return ports, nil
+}
+
+// parseElements reads the keys, which are in network byte order, of the elements
+// in one message. Each is nested: list, element, key, value.
+func parseElements(message []byte) ([]uint16, error) {
+	if len(message) < nl.SizeofNfgenmsg {
+		return nil, errors.New("the kernel's answer is cut short")
+	}
+	values := [][]byte{message[nl.SizeofNfgenmsg:]}
+	for _, kind := range []uint16{unix.NFTA_SET_ELEM_LIST_ELEMENTS, unix.NFTA_LIST_ELEM, unix.NFTA_SET_ELEM_KEY, unix.NFTA_DATA_VALUE} {
+		var inner [][]byte
+		for _, v := range values {
+			more, err := valuesOf(kind, v)
+			if err != nil {
+				return nil, err
+			}
+			inner = append(inner, more...)
+		}
+		values = inner
+	}
+	ports := make([]uint16, len(values))
+	for i, v := range values {
+		if len(v) != 2 {
+			return nil, fmt.Errorf("an element of %d bytes is no port", len(v))
+		}
+		ports[i] = binary.BigEndian.Uint16(v)
+	}
+	return ports, nil
+}
+
+// valuesOf are the values of the attributes of one kind (struct nlattr in
+// linux/netlink.h: length and type, then the value, padded to 4 bytes).
+// nl.ParseRouteAttr panics where padding is missing.
+func valuesOf(kind uint16, attrs []byte) ([][]byte, error) {
+	var values [][]byte
+	for len(attrs) > 0 {
+		if len(attrs) < unix.SizeofNlAttr {
+			return nil, errAttribute
+		}
+		length := int(nl.NativeEndian().Uint16(attrs))
+		if length < unix.SizeofNlAttr || length > len(attrs) {
+			return nil, errAttribute
+		}
+		if nl.NativeEndian().Uint16(attrs[2:])&^(unix.NLA_F_NESTED|unix.NLA_F_NET_BYTEORDER) == kind {
+			values = append(values, attrs[unix.SizeofNlAttr:length])
+		}
+		attrs = attrs[min((length+unix.NLA_ALIGNTO-1)&^(unix.NLA_ALIGNTO-1), len(attrs)):]
+	}
+	return values, nil
+}
+
+var errAttribute = errors.New("the kernel's answer has a broken attribute")
