@@ -18,7 +18,7 @@ func main() {
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
-	root.AddCommand(checkCommand(), deriveCommand(), prepareCommand(), registerCommand(), statusCommand(), versionCommand())
+	root.AddCommand(applyCommand(), checkCommand(), deriveCommand(), prepareCommand(), registerCommand(), statusCommand(), versionCommand())
 	if err := root.Execute(); err != nil {
 		fmt.Fprintf(os.Stderr, "wgkex: %v\n", err)
 		os.Exit(1)

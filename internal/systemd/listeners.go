@@ -57,9 +57,11 @@ func Listeners() ([]Listener, error) {
 func (u Unit) Closed(listeners []Listener) []string {
 	var closed []string
 	for _, address := range u.Listen {
-		want, err := netip.ParseAddrPort(address)
+		// The interface of a link-local one stands behind the port.
+		withoutZone, _, _ := strings.Cut(address, "%")
+		want, err := netip.ParseAddrPort(withoutZone)
 		if err != nil || !slices.ContainsFunc(listeners, func(l Listener) bool {
-			return l.Systemd && l.Addr == netip.AddrPortFrom(want.Addr().WithZone(""), want.Port())
+			return l.Systemd && l.Addr == want
 		}) {
 			closed = append(closed, address)
 		}

@@ -56,7 +56,7 @@ func Ports(c config.Config) []uint16 {
 		ports = append(ports, s.Port)
 	}
 	slices.Sort(ports)
-	return ports
+	return slices.Compact(ports) // of several addresses
 }
 
 // Patterns match the units that the configuration makes run or not.

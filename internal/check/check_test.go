@@ -1,0 +1,366 @@
+package check
+
+import (
+	"context"
+	"errors"
+	"net/netip"
+	"slices"
+	"strings"
+	"testing"
+
+	"wgkex/internal/address"
+	"wgkex/internal/config"
+	"wgkex/internal/kernel"
+	"wgkex/internal/systemd"
+	"wgkex/internal/units"
+)
+
+var (
+	key, _    = address.ParseKey("Dw6zz5lr8K1KpwXOfnI1qHFqQ9sgXZuQmIPOn5cb5nA=")
+	_, own    = address.RFC4291.Of(key)
+	_, munich = address.FFMUC.Of(key)
+	ffww01    = config.Domain{Name: "ffww01", WireGuard: "wgww01", VXLAN: "vxww01", Listen: config.Listen{Port: 10013}, MaxPeers: 100}
+	goodCfg   = config.Config{Domains: map[string]config.Domain{"ffww01": ffww01}}
+	goodWG    = kernel.WireGuard{Index: 2, Up: true, MTU: 1420, IPv6: true, Addresses: []netip.Addr{own}, Key: key, Port: 51820}
+	goodVX    = kernel.VXLAN{Index: 3, Up: true, MTU: 1350, VNI: 4711, Port: 8472, Local: own, Lower: 2}
+	goodOK    = "ok: domain ffww01: interfaces wgww01 with public key " + key.String() + ", and vxww01"
+)
+
+func where(parts ...string) config.Position {
+	return config.Position{File: "/etc/wgkex/conf.d/ffww01.toml", Line: 1}
+}
+
+const at = "/etc/wgkex/conf.d/ffww01.toml:1: domain ffww01: "
+
+// lines are findings as they are printed.
+func lines(found []Finding) []string {
+	var lines []string
+	for _, f := range found {
+		lines = append(lines, f.String())
+	}
+	return lines
+}
+
+// want compares the beginnings of lines.
+func want(t *testing.T, got []Finding, beginnings ...string) {
+	t.Helper()
+	texts := lines(got)
+	if !slices.EqualFunc(texts, beginnings, strings.HasPrefix) {
+		t.Errorf("got\n%s\nwant\n%s", strings.Join(texts, "\n"), strings.Join(beginnings, "\n"))
+	}
+}
+
+func TestInterfaces(t *testing.T) {
+	other := netip.MustParseAddr("fe80::1")
+	anew := ": delete it and make it anew with local " + own.String() + " dev wgww01 nolearning"
+	for _, c := range []struct {
+		name   string
+		change func(*kernel.WireGuard, *kernel.VXLAN)
+		want   []string
+	}{
+		{"as the guide has it", func(*kernel.WireGuard, *kernel.VXLAN) {}, []string{goodOK}},
+		{"another address in the routers' firmware", func(w *kernel.WireGuard, v *kernel.VXLAN) {
+			w.Addresses, v.Local = []netip.Addr{other}, other
+		}, []string{goodOK}},
+		{"one more destination", func(_ *kernel.WireGuard, v *kernel.VXLAN) { v.Remote = other }, []string{goodOK}},
+		{"addresses of two profiles", func(w *kernel.WireGuard, _ *kernel.VXLAN) {
+			w.Addresses = append([]netip.Addr{munich}, own)
+		}, []string{goodOK}},
+		{"another profile", func(w *kernel.WireGuard, v *kernel.VXLAN) {
+			w.Addresses, v.Local = []netip.Addr{munich}, munich
+		}, []string{
+			"warning: " + at + "the address " + munich.String() + ` of wgww01 is that of the address profile "ffmuc", but the domain's profile is "rfc4291": if its routers are of the former, set addresses = "ffmuc"`,
+			goodOK,
+		}},
+
+		{"no private key", func(w *kernel.WireGuard, _ *kernel.VXLAN) { w.Key = address.Key{} }, []string{
+			"FAILED: " + at + "wgww01 has no private key: run wg set wgww01 private-key FILE",
+		}},
+		{"neither key nor address", func(w *kernel.WireGuard, v *kernel.VXLAN) { w.Key, w.Addresses = address.Key{}, nil }, []string{
+			"FAILED: " + at + "wgww01 has no private key",
+			"FAILED: " + at + "wgww01 has no link-local address",
+			"FAILED: " + at + "the local address " + own.String() + " of vxww01 is no address of wgww01",
+		}},
+		{"WireGuard down", func(w *kernel.WireGuard, _ *kernel.VXLAN) { w.Up = false }, []string{
+			"FAILED: " + at + "wgww01 is down: run ip link set wgww01 up",
+		}},
+		{"no UDP port", func(w *kernel.WireGuard, _ *kernel.VXLAN) { w.Port = 0 }, []string{
+			"FAILED: " + at + "wgww01 has no UDP port: run wg set wgww01 listen-port PORT",
+		}},
+		{"IPv6 off", func(w *kernel.WireGuard, _ *kernel.VXLAN) { w.IPv6, w.Addresses = false, nil }, []string{
+			"FAILED: " + at + "IPv6 is off on wgww01: run sysctl -w net/ipv6/conf/wgww01/disable_ipv6=0",
+			"FAILED: " + at + "the local address",
+		}},
+		{"MTU too small for IPv6", func(w *kernel.WireGuard, v *kernel.VXLAN) { w.MTU, w.Addresses, v.MTU = 1200, nil, 1130 }, []string{
+			"FAILED: " + at + "the MTU of wgww01 is 1200, which is too small for IPv6: run ip link set wgww01 mtu 1420",
+			"FAILED: " + at + "the local address",
+		}},
+		{"no link-local address", func(w *kernel.WireGuard, _ *kernel.VXLAN) {
+			w.Addresses = []netip.Addr{netip.MustParseAddr("fd00::1")}
+		}, []string{
+			"FAILED: " + at + "wgww01 has no link-local address: run ip address add " + own.String() + "/64 dev wgww01",
+			"FAILED: " + at + "the local address",
+		}},
+
+		{"VXLAN down", func(_ *kernel.WireGuard, v *kernel.VXLAN) { v.Up = false }, []string{
+			"FAILED: " + at + "vxww01 is down: run ip link set vxww01 up",
+		}},
+		{"external", func(_ *kernel.WireGuard, v *kernel.VXLAN) {
+			v.External, v.Local, v.Lower = true, netip.Addr{}, 0
+		}, []string{
+			"FAILED: " + at + "vxww01 is external, so that FDB entries have no effect" + anew + ", without external",
+		}},
+		{"no local", func(_ *kernel.WireGuard, v *kernel.VXLAN) { v.Local = netip.Addr{} }, []string{
+			"FAILED: " + at + "vxww01 has no local address, so that it cannot have IPv6 destinations" + anew,
+		}},
+		{"IPv4 local", func(_ *kernel.WireGuard, v *kernel.VXLAN) { v.Local = netip.MustParseAddr("192.0.2.1") }, []string{
+			"FAILED: " + at + "vxww01 is made for IPv4, but the addresses of routers are IPv6" + anew,
+		}},
+		{"IPv4 remote", func(_ *kernel.WireGuard, v *kernel.VXLAN) {
+			v.Local, v.Remote = netip.Addr{}, netip.MustParseAddr("192.0.2.1")
+		}, []string{
+			"FAILED: " + at + "vxww01 is made for IPv4, but the addresses of routers are IPv6" + anew,
+		}},
+		{"local of another interface", func(_ *kernel.WireGuard, v *kernel.VXLAN) { v.Local = other }, []string{
+			"FAILED: " + at + "the local address fe80::1 of vxww01 is no address of wgww01" + anew,
+		}},
+		{"on no interface", func(_ *kernel.WireGuard, v *kernel.VXLAN) { v.Lower = 0 }, []string{
+			"FAILED: " + at + "vxww01 is not bound to wgww01" + anew,
+		}},
+		{"on lo", func(_ *kernel.WireGuard, v *kernel.VXLAN) { v.Lower = 1 }, []string{
+			"FAILED: " + at + "vxww01 is not bound to wgww01" + anew,
+		}},
+		{"multicast group", func(_ *kernel.WireGuard, v *kernel.VXLAN) { v.Remote = netip.MustParseAddr("ff02::1") }, []string{
+			"warning: " + at + "vxww01 sends to the multicast group ff02::1", goodOK,
+		}},
+		{"learning", func(_ *kernel.WireGuard, v *kernel.VXLAN) { v.Learning = true }, []string{
+			"warning: " + at + "vxww01 learns, so that routers can fill its FDB: run ip link set vxww01 type vxlan nolearning", goodOK,
+		}},
+		{"maxaddress", func(_ *kernel.WireGuard, v *kernel.VXLAN) { v.Limit = 99 }, []string{
+			"warning: " + at + "vxww01 takes 99 FDB entries, which is less than max_peers, 100" + anew + ", without maxaddress", goodOK,
+		}},
+		{"enough maxaddress", func(_ *kernel.WireGuard, v *kernel.VXLAN) { v.Limit = 100 }, []string{goodOK}},
+		{"MTU too large", func(_ *kernel.WireGuard, v *kernel.VXLAN) { v.MTU = 1351 }, []string{
+			"warning: " + at + "the MTU of vxww01 is 1351, which is more than that of wgww01 (1420) less 70, so that large frames are lost: run ip link set vxww01 mtu 1350", goodOK,
+		}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			w, v := goodWG, goodVX
+			c.change(&w, &v)
+			want(t, interfaces(ffww01, where(), w, nil, v, nil), c.want...)
+		})
+	}
+	missing := errors.New("interface x: no such interface")
+	want(t, interfaces(ffww01, where(), kernel.WireGuard{}, missing, kernel.VXLAN{}, missing),
+		"FAILED: "+at+"interface x: no such interface: make the interface, or correct its name", "FAILED: "+at+"interface x")
+	want(t, interfaces(ffww01, where(), goodWG, nil, kernel.VXLAN{}, missing), "FAILED: "+at+"interface x")
+}
+
+func TestConfig(t *testing.T) {
+	want(t, Config(goodCfg, where))
+	without := config.Config{Domains: map[string]config.Domain{"ffww01": {Name: "ffww01"}}}
+	want(t, Config(without, where), "FAILED: "+at[:len(at)-2]+" has no port, so that no router can ask for it: set domains.ffww01.listen, or listen")
+	without.Listen.Port = 10012
+	want(t, Config(without, where))
+}
+
+// fake is a gateway in order.
+type fake struct {
+	units     map[string]systemd.Unit
+	listeners []systemd.Listener
+	active    []string
+	firewall  []uint16 // nil without a table
+	answer    string
+	answerErr error
+	tried     []netip.AddrPort
+}
+
+const (
+	socketName = "wgkex@ffww01.socket"
+	timerName  = "wgkex-cleanup@ffww01.timer"
+)
+
+func newFake() *fake {
+	return &fake{
+		units: map[string]systemd.Unit{
+			units.Target:   {Active: "active", File: "enabled"},
+			socketName:     {Active: "active", Listen: []string{"[::]:10013"}, MaxConnections: 256},
+			timerName:      {Active: "active"},
+			units.Firewall: {Active: "inactive", File: "disabled"},
+		},
+		listeners: []systemd.Listener{{Addr: netip.MustParseAddrPort("[::]:10013"), Inode: 7, Systemd: true}},
+		active:    []string{socketName, timerName},
+		answer:    "ERR: NO_DOMAIN\n",
+	}
+}
+
+func (f *fake) WireGuard(string) (kernel.WireGuard, error)          { return goodWG, nil }
+func (f *fake) VXLAN(string) (kernel.VXLAN, error)                  { return goodVX, nil }
+func (f *fake) Listeners() ([]systemd.Listener, error)              { return f.listeners, nil }
+func (f *fake) Active(context.Context, ...string) ([]string, error) { return f.active, nil }
+
+func (f *fake) Unit(_ context.Context, name string) (systemd.Unit, error) {
+	u := f.units[name]
+	u.Name = name
+	return u, nil
+}
+
+func (f *fake) Owner(inode uint64) string {
+	if inode == 8 {
+		return "nginx (process 812)"
+	}
+	return ""
+}
+
+func (f *fake) FirewallPorts() ([]uint16, bool, error) {
+	if f.firewall == nil {
+		return nil, false, kernel.ErrNoTable
+	}
+	return f.firewall, true, nil
+}
+
+func (f *fake) Exchange(_ context.Context, at netip.AddrPort) (string, error) {
+	f.tried = append(f.tried, at)
+	return f.answer, f.answerErr
+}
+
+func TestUnits(t *testing.T) {
+	const okSocket, okTimer = "ok: wgkex@ffww01.socket: active on port 10013", "ok: wgkex-cleanup@ffww01.timer: active"
+	set := func(f *fake, name string, change func(*systemd.Unit)) {
+		u := f.units[name]
+		change(&u)
+		f.units[name] = u
+	}
+	foreign := func(inode uint64) []systemd.Listener {
+		return []systemd.Listener{{Addr: netip.MustParseAddrPort("127.0.0.1:10013"), Inode: inode}}
+	}
+	for _, c := range []struct {
+		name   string
+		change func(*fake)
+		want   []string
+	}{
+		{"in order", func(*fake) {}, []string{okSocket, okTimer}},
+		{"target disabled", func(f *fake) {
+			set(f, units.Target, func(u *systemd.Unit) { u.File = "disabled" })
+		}, []string{"warning: wgkex.target is disabled, so that nothing listens after a boot: run systemctl enable wgkex.target", okSocket, okTimer}},
+		{"target masked", func(f *fake) {
+			set(f, units.Target, func(u *systemd.Unit) { u.Load = "masked" })
+		}, []string{"FAILED: wgkex.target is masked: run systemctl unmask wgkex.target", okSocket, okTimer}},
+
+		{"socket stopped", func(f *fake) {
+			set(f, socketName, func(u *systemd.Unit) { u.Active = "inactive" })
+			f.listeners = nil
+		}, []string{"FAILED: wgkex@ffww01.socket is inactive: run wgkex apply; if that does not help, see systemctl status wgkex@ffww01.socket", okTimer}},
+		{"socket masked", func(f *fake) {
+			set(f, socketName, func(u *systemd.Unit) { *u = systemd.Unit{Load: "masked", Active: "inactive"} })
+		}, []string{"FAILED: wgkex@ffww01.socket is masked: run systemctl unmask wgkex@ffww01.socket, then wgkex apply", okTimer}},
+		{"another port", func(f *fake) {
+			set(f, socketName, func(u *systemd.Unit) { u.Listen = []string{"[::]:10014"} })
+		}, []string{"FAILED: wgkex@ffww01.socket listens elsewhere than on port 10013: run wgkex apply", okTimer}},
+		{"not restarted after another port", func(f *fake) { f.listeners = nil }, []string{
+			"FAILED: wgkex@ffww01.socket does not listen on [::]:10013: run wgkex apply", okTimer,
+		}},
+		{"not restarted, and another program is there", func(f *fake) { f.listeners = foreign(8) }, []string{
+			"FAILED: wgkex@ffww01.socket does not listen on [::]:10013: run wgkex apply", okTimer,
+		}},
+		{"a port that another program has", func(f *fake) {
+			set(f, socketName, func(u *systemd.Unit) { u.Active = "failed" })
+			f.listeners = foreign(8)
+		}, []string{
+			"FAILED: wgkex@ffww01.socket is failed, since port 10013 is taken by nginx (process 812) (ss -ltnp 'sport = :10013'): end that program, or choose another port", okTimer,
+		}},
+		{"a port that nobody known has", func(f *fake) {
+			set(f, socketName, func(u *systemd.Unit) { u.Active = "failed" })
+			f.listeners = foreign(9)
+		}, []string{"FAILED: wgkex@ffww01.socket is failed, since port 10013 is taken by another program (ss -ltnp", okTimer}},
+		{"a port that another socket unit has", func(f *fake) {
+			set(f, socketName, func(u *systemd.Unit) { u.Active = "failed" })
+		}, []string{"FAILED: wgkex@ffww01.socket is failed, since port 10013 is taken by another socket unit (systemctl list-sockets | grep :10013)", okTimer}},
+
+		{"silence", func(f *fake) { f.answer = "" }, []string{
+			"FAILED: wgkex@ffww01.socket accepts connections, but wgkex@.service does not start for them, which routers take for an acceptance: see journalctl -u 'wgkex@*'", okTimer,
+		}},
+		{"silence of a socket that is full", func(f *fake) {
+			f.answer = ""
+			set(f, socketName, func(u *systemd.Unit) { u.Connections = 256 })
+		}, []string{"warning: wgkex@ffww01.socket: all of its 256 connections are taken", okTimer}},
+		{"no answer", func(f *fake) { f.answer, f.answerErr = "", errors.New("i/o timeout") }, []string{
+			"FAILED: wgkex@ffww01.socket: no answer at [::1]:10013: i/o timeout", okTimer,
+		}},
+		{"a failing handler", func(f *fake) { f.answer = "ERR: INTERNAL\n" }, []string{
+			`FAILED: wgkex@ffww01.socket answers "ERR: INTERNAL\n": see journalctl -t wgkex-handler`, okTimer,
+		}},
+
+		{"timer stopped", func(f *fake) {
+			set(f, timerName, func(u *systemd.Unit) { u.Active = "inactive" })
+		}, []string{okSocket, "FAILED: wgkex-cleanup@ffww01.timer is inactive, so that stale peers of domain ffww01 are not removed: run wgkex apply"}},
+		{"timer masked", func(f *fake) {
+			set(f, timerName, func(u *systemd.Unit) { *u = systemd.Unit{Load: "masked", Active: "inactive"} })
+		}, []string{okSocket, "warning: wgkex-cleanup@ffww01.timer is masked, so that stale peers of domain ffww01 are not removed: run systemctl unmask wgkex-cleanup@ffww01.timer, then wgkex apply"}},
+		{"cleanup failed", func(f *fake) {
+			set(f, units.CleanupName("ffww01"), func(u *systemd.Unit) { u.Active = "failed" })
+		}, []string{okSocket, okTimer, "FAILED: the last cleanup of domain ffww01 failed: see journalctl -u wgkex-cleanup@ffww01.service"}},
+		{"what the configuration does not know", func(f *fake) { f.active = append(f.active, "wgkex.socket", "wgkex-cleanup@old.timer") }, []string{
+			okSocket, okTimer,
+			"FAILED: wgkex.socket is active but not in the configuration: run wgkex apply",
+			"FAILED: wgkex-cleanup@old.timer is active but not in the configuration: run wgkex apply",
+		}},
+
+		{"firewall masked", func(f *fake) {
+			set(f, units.Firewall, func(u *systemd.Unit) { *u = systemd.Unit{Load: "masked", Active: "inactive", File: "masked"} })
+		}, []string{okSocket, okTimer}},
+		{"firewall active", func(f *fake) {
+			set(f, units.Firewall, func(u *systemd.Unit) { u.Active = "active" })
+			f.firewall = []uint16{10013}
+		}, []string{okSocket, okTimer, "ok: wgkex-firewall.service: active"}},
+		{"firewall enabled and failed", func(f *fake) {
+			set(f, units.Firewall, func(u *systemd.Unit) { u.Active, u.File = "failed", "enabled" })
+		}, []string{okSocket, okTimer, "FAILED: wgkex-firewall.service is enabled and failed: run wgkex apply; if that does not help, see systemctl status wgkex-firewall.service"}},
+		{"firewall's table flushed", func(f *fake) {
+			set(f, units.Firewall, func(u *systemd.Unit) { u.Active = "active" })
+		}, []string{okSocket, okTimer, "FAILED: wgkex-firewall.service is active, but somebody has removed its nftables table: run wgkex apply"}},
+		{"firewall with another port", func(f *fake) {
+			set(f, units.Firewall, func(u *systemd.Unit) { u.Active = "active" })
+			f.firewall = []uint16{10012}
+		}, []string{okSocket, okTimer, "FAILED: wgkex-firewall.service limits the ports [10012], not [10013]: run wgkex apply"}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			f := newFake()
+			c.change(f)
+			var got []Finding
+			Run(t.Context(), f, goodCfg, where, func(one Finding) { got = append(got, one) })
+			want(t, got, append([]string{goodOK}, c.want...)...)
+		})
+	}
+}
+
+// The gateway reaches a socket at the address that it listens on, and not at all
+// if that is on an interface alone.
+func TestWhereTheExchangeIsTried(t *testing.T) {
+	for _, c := range []struct{ listen, device, want string }{
+		{"[::]:10013", "", "[::1]:10013"},
+		{"0.0.0.0:10013", "", "127.0.0.1:10013"},
+		{"192.0.2.1:10013", "", "192.0.2.1:10013"},
+		{"[fe80::1]:10013%eth0", "", "[fe80::1%eth0]:10013"},
+		{"[::]:10013", "eth0", ""},
+	} {
+		listen, err := config.ParseListen(c.listen)
+		if err != nil {
+			t.Fatal(err)
+		}
+		domain := ffww01
+		domain.Listen = listen
+		cfg := config.Config{Domains: map[string]config.Domain{"ffww01": domain}}
+		f := newFake()
+		f.units[socketName] = systemd.Unit{Active: "active", Listen: []string{c.listen}, BindToDevice: c.device}
+		f.listeners[0].Addr = netip.MustParseAddrPort(strings.TrimSuffix(c.listen, "%eth0"))
+		Run(t.Context(), f, cfg, where, func(Finding) {})
+		var tried string
+		for _, at := range f.tried {
+			tried += at.String()
+		}
+		if tried != c.want {
+			t.Errorf("%s on %q: tried %q, want %q", c.listen, c.device, tried, c.want)
+		}
+	}
+}

@@ -1,0 +1,130 @@
+package check
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"wgkex/internal/config"
+	"wgkex/internal/kernel"
+	"wgkex/internal/systemd"
+	"wgkex/internal/units"
+)
+
+// apply is the cure for whatever is only not as the configuration has it.
+const apply = "run wgkex apply"
+
+func target(u systemd.Unit) findings {
+	var found findings
+	switch {
+	case u.Masked():
+		found.add(Failed, "%s is masked: run systemctl unmask %[1]s, then wgkex apply", u.Name)
+	case u.File == "disabled":
+		found.add(Warning, "%s is disabled, so that nothing listens after a boot: run systemctl enable %[1]s", u.Name)
+	}
+	return found
+}
+
+// socket compares a socket with the configuration and with the ports that are
+// open.
+func socket(s units.Socket, u systemd.Unit, listeners []systemd.Listener, owner func(inode uint64) string) findings {
+	var found findings
+	switch closed := u.Closed(listeners); {
+	case u.Masked():
+		found.add(Failed, "%s is masked: run systemctl unmask %[1]s, then wgkex apply", u.Name)
+	case !s.In(u.Listen):
+		found.add(Failed, "%s listens elsewhere than on %s: %s; if that does not help, look for a drop-in in systemctl cat %[1]s", u.Name, s.Where(), apply)
+	case u.Active != "active":
+		i := slices.IndexFunc(listeners, func(l systemd.Listener) bool { return l.Addr.Port() == s.Port })
+		if i < 0 {
+			found.add(Failed, "%s is %s: %s; if that does not help, see systemctl status %[1]s", u.Name, u.Active, apply)
+			break
+		}
+		found.add(Failed, "%s is %s, since port %d is taken by %s: end that program, or choose another port", u.Name, u.Active, s.Port, holder(listeners[i], owner))
+	case len(closed) > 0:
+		found.add(Failed, "%s does not listen on %s: %s", u.Name, strings.Join(closed, " and "), apply)
+	}
+	return found
+}
+
+// holder is whose listener it is, in words.
+func holder(l systemd.Listener, owner func(inode uint64) string) string {
+	if l.Systemd {
+		return fmt.Sprintf("another socket unit (systemctl list-sockets | grep :%d)", l.Addr.Port())
+	}
+	name := owner(l.Inode)
+	if name == "" {
+		name = "another program"
+	}
+	return fmt.Sprintf("%s (ss -ltnp 'sport = :%d')", name, l.Addr.Port())
+}
+
+// refusal is the answer to an exchange without a domain.
+const refusal = "ERR: NO_DOMAIN\n"
+
+// answer is about an exchange that was tried at a socket. Silence is how systemd
+// closes connections above the limit, and how a router takes it for an
+// acceptance when its handler cannot be started.
+func answer(s units.Socket, u systemd.Unit, at netip.AddrPort, got string, err error) findings {
+	var found findings
+	switch {
+	case err != nil:
+		found.add(Failed, "%s: no answer at %s: %v: look at the gateway's firewall, and at journalctl -u 'wgkex@*'", s.Unit, at, err)
+	case got == refusal:
+		found.add(OK, "%s: active on %s", s.Unit, s.Where())
+	case got == "" && u.Connections >= u.MaxConnections:
+		found.add(Warning, "%s: all of its %d connections are taken: see Limits in the guide", s.Unit, u.MaxConnections)
+	case got == "":
+		found.add(Failed, "%s accepts connections, but wgkex@.service does not start for them, which routers take for an acceptance: see journalctl -u 'wgkex@*'; in a container, allow mounts and namespaces", s.Unit)
+	default:
+		found.add(Failed, "%s answers %q: see journalctl -t wgkex-handler", s.Unit, got)
+	}
+	return found
+}
+
+func timer(d config.Domain, u systemd.Unit) findings {
+	var found findings
+	switch {
+	case u.Masked():
+		found.add(Warning, "%s is masked, so that stale peers of domain %s are not removed: run systemctl unmask %[1]s, then wgkex apply", u.Name, d.Name)
+	case u.Active != "active":
+		found.add(Failed, "%s is %s, so that stale peers of domain %s are not removed: %s", u.Name, u.Active, d.Name, apply)
+	default:
+		found.add(OK, "%s: active", u.Name)
+	}
+	return found
+}
+
+func cleanup(d config.Domain, u systemd.Unit) findings {
+	var found findings
+	if u.Active == "failed" {
+		found.add(Failed, "the last cleanup of domain %s failed: see journalctl -u %s", d.Name, u.Name)
+	}
+	return found
+}
+
+// firewallWanted reports whether the admin has the exchange limited.
+func firewallWanted(u systemd.Unit) bool {
+	return !u.Masked() && (u.Active != "inactive" || strings.HasPrefix(u.File, "enabled"))
+}
+
+// firewall compares what it limits with the ports of the configuration, both in
+// ascending order.
+func firewall(u systemd.Unit, ports []uint16, known bool, err error, want []uint16) findings {
+	var found findings
+	switch {
+	case u.Active != "active":
+		found.add(Failed, "%s is enabled and %s: %s; if that does not help, see systemctl status %[1]s", u.Name, u.Active, apply)
+	case errors.Is(err, kernel.ErrNoTable):
+		found.add(Failed, "%s is active, but somebody has removed its nftables table: %s", u.Name, apply)
+	case err != nil:
+		found.add(Failed, "%s: %v", u.Name, err)
+	case known && !slices.Equal(ports, want):
+		found.add(Failed, "%s limits the ports %d, not %d: %s", u.Name, ports, want, apply)
+	default:
+		found.add(OK, "%s: active", u.Name)
+	}
+	return found
+}
