@@ -153,14 +153,14 @@ func TestOthersChangePeers(t *testing.T) {
 		_ = changes.Wait()
 	}()
 	runs := 0
-	for range 10 {
+	for range 4 {
 		// A run that is interrupted each time fails, and changes nothing.
 		if _, err := try("systemctl start wgkex-cleanup@%s.service", domain); err == nil {
 			runs++
 		}
 		_, _ = try("systemctl reset-failed wgkex-cleanup@%s.service", domain)
 	}
-	t.Logf("%d of 10 runs got through", runs)
+	t.Logf("%d of 4 runs got through", runs)
 	_ = changes.Process.Kill()
 	_ = changes.Wait()
 	if got := consistent(t, domain); len(got) != len(keys) {
