@@ -153,9 +153,9 @@ func (r *run) consult() (err error) {
 // left or had their first handshake since the reading, or one has had its time
 // and goes. Full is the refusal otherwise.
 func (r *run) makeRoom(full error) (policy.Action, error) {
+	believed := r.fresh || r.facts.SinceBoot-r.state.Reading.Began < fullFor
 	for {
-		stale := !r.fresh && r.facts.SinceBoot-r.state.Reading.Began >= fullFor
-		if stale {
+		if !believed {
 			if err := r.refresh(); err != nil {
 				return 0, err
 			}
@@ -182,7 +182,7 @@ func (r *run) makeRoom(full error) (policy.Action, error) {
 		if r.fresh {
 			return 0, full
 		}
-		r.state.Reading = policy.Reading{} // it has been overtaken
+		believed = false
 	}
 }
 
