@@ -50,40 +50,55 @@ const (
 	partDump = 8 << 10
 )
 
-// dump sends a request for a dump on a socket of its own, so that it can be
-// abandoned, and passes the content of each message on to each, until the dump
-// ends or each wants no more. All messages must be of the kind. The content is
-// overwritten by the next message. A dump is interrupted when the kernel says
-// that what it dumps changed meanwhile: then nothing of it may be used.
+// dump sends a request for a dump and passes the content of each message on to
+// each, until the dump ends or each wants no more. All messages must be of the
+// kind. The content is overwritten by the next message. A dump is interrupted
+// when the kernel says that what it dumps changed meanwhile: then nothing of it
+// may be used.
 func dump(protocol int, req *nl.NetlinkRequest, kind uint16, size int, each func(content []byte) (more bool, err error)) (interrupted bool, err error) {
+	reader, err := startDump(protocol, req, kind, size)
+	if err != nil {
+		return false, err
+	}
+	defer reader.close()
+	return reader.read(each)
+}
+
+// startDump sends a request for a dump on a socket of its own, so that the dump
+// can be abandoned by closing it.
+func startDump(protocol int, req *nl.NetlinkRequest, kind uint16, size int) (r dumpReader, err error) {
 	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, protocol)
 	if err != nil {
-		return false, fmt.Errorf("opening a netlink socket: %w", err)
+		return dumpReader{}, fmt.Errorf("opening a netlink socket: %w", err)
 	}
-	defer unix.Close(fd)
+	defer func() {
+		if err != nil {
+			_ = unix.Close(fd) // the error that matters is the first
+		}
+	}()
 	kernel := &unix.SockaddrNetlink{Family: unix.AF_NETLINK}
 	if err := unix.Bind(fd, kernel); err != nil {
-		return false, fmt.Errorf("binding a netlink socket: %w", err)
+		return dumpReader{}, fmt.Errorf("binding a netlink socket: %w", err)
 	}
 	own, err := unix.Getsockname(fd)
 	if err != nil {
-		return false, fmt.Errorf("asking for a netlink socket's port: %w", err)
+		return dumpReader{}, fmt.Errorf("asking for a netlink socket's port: %w", err)
 	}
 	timeout := unix.NsecToTimeval(netlinkTimeout.Nanoseconds())
 	if err := unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &timeout); err != nil {
-		return false, fmt.Errorf("setting a netlink timeout: %w", err)
+		return dumpReader{}, fmt.Errorf("setting a netlink timeout: %w", err)
 	}
 	if err := ignoringEINTR(func() error { return unix.Sendto(fd, req.Serialize(), 0, kernel) }); err != nil {
-		return false, err
+		return dumpReader{}, err
 	}
 	buffer := make([]byte, size)
-	reader := dumpReader{
+	return dumpReader{
 		receive: func() ([]byte, error) { return receive(fd, buffer) },
+		close:   func() { _ = unix.Close(fd) }, // nothing is lost with it
 		seq:     req.Seq,
 		port:    own.(*unix.SockaddrNetlink).Pid,
 		kind:    kind,
-	}
-	return reader.read(each)
+	}, nil
 }
 
 // ignoringEINTR calls a system call again that a signal ended. With a timeout
@@ -120,6 +135,7 @@ func receive(fd int, buffer []byte) ([]byte, error) {
 // dumpReader reads the messages of one dump.
 type dumpReader struct {
 	receive func() ([]byte, error) // one datagram of messages
+	close   func()
 	// seq and port are those of the request. Only messages with both are read.
 	seq, port uint32
 	kind      uint16

@@ -80,28 +80,82 @@ func (d *devices) RemoveEntry(e Entry) error {
 	if e.Via != 0 {
 		parts = append(parts, nl.NewRtAttr(netlink.NDA_IFINDEX, nl.Uint32Attr(uint32(e.Via))))
 	}
-	_, err := d.entryRequest(unix.RTM_DELNEIGH, unix.NLM_F_ACK, e.MAC, parts...).Execute(unix.NETLINK_ROUTE, 0)
-	if err != nil && !errors.Is(err, unix.ENOENT) {
+	err := d.removeEntries(e.MAC, parts...)
+	if errors.Is(err, unix.EADDRNOTAVAIL) {
+		err = d.removeLostEntry(e)
+	}
+	if err != nil {
 		return fmt.Errorf("removing FDB entry %s dst %s from %s: %w", e.MAC, e.Dst, d.vxlanName(), classify(err))
 	}
 	return nil
 }
 
+// removeEntries removes the entries for mac that match all parts.
+func (d *devices) removeEntries(mac address.MAC, parts ...nl.NetlinkRequestData) error {
+	_, err := d.entryRequest(unix.RTM_DELNEIGH, unix.NLM_F_ACK, mac, parts...).Execute(unix.NETLINK_ROUTE, 0)
+	if errors.Is(err, unix.ENOENT) {
+		return nil
+	}
+	return err
+}
+
+// removeLostEntry removes an entry whose Via is gone. vxlan_fdb_parse() in
+// drivers/net/vxlan/vxlan_core.c takes no request that names an interface that
+// does not exist. So the entry goes by its MAC alone, and one of Flood stays:
+// without a destination the request would remove all of them. It leads nowhere.
+func (d *devices) removeLostEntry(e Entry) error {
+	if e.MAC == Flood {
+		return nil
+	}
+	messages, err := d.entryRequest(unix.RTM_GETNEIGH, 0, e.MAC).Execute(unix.NETLINK_ROUTE, unix.RTM_NEWNEIGH)
+	if errors.Is(err, unix.ENOENT) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	for _, m := range messages {
+		now, ours, err := parseEntry(m, d.vxlan.Attrs().Index)
+		if err != nil {
+			return err
+		}
+		if ours && now.Dst == e.Dst && now.Via == e.Via { // nobody has replaced it
+			return d.removeEntries(e.MAC)
+		}
+	}
+	return nil
+}
+
 func (d *devices) Entries() ([]Entry, error) {
+	entries, err := d.entries()
+	if err != nil {
+		return nil, fmt.Errorf("reading the FDB of %s: %w", d.vxlanName(), classify(err))
+	}
+	return entries, nil
+}
+
+func (d *devices) entries() ([]Entry, error) {
+	var list entryList
+	err := Uninterrupted(func() (bool, error) {
+		list = entryList{vxlan: d.vxlan.Attrs().Index}
+		return dump(unix.NETLINK_ROUTE, d.entriesRequest(), unix.RTM_NEWNEIGH, wholeDump, list.read)
+	})
+	if err == nil && len(list.entries) == 0 {
+		// An interface that is gone has no entries either, and no error.
+		head := nl.NewIfInfomsg(unix.AF_UNSPEC)
+		head.Index = int32(d.vxlan.Attrs().Index)
+		_, err = d.request(unix.RTM_GETLINK, 0, head).Execute(unix.NETLINK_ROUTE, unix.RTM_NEWLINK)
+	}
+	return list.entries, err
+}
+
+// entriesRequest is the request for a dump of the FDB.
+func (d *devices) entriesRequest(parts ...nl.NetlinkRequestData) *nl.NetlinkRequest {
 	// An ifinfomsg, not a ndmsg: only with it does rtnl_fdb_dump() in
 	// net/core/rtnetlink.c look at one interface alone without strict checks.
 	head := nl.NewIfInfomsg(unix.AF_BRIDGE)
 	head.Index = int32(d.vxlan.Attrs().Index)
-	var list entryList
-	err := Uninterrupted(func() (bool, error) {
-		list = entryList{vxlan: d.vxlan.Attrs().Index}
-		req := d.request(unix.RTM_GETNEIGH, unix.NLM_F_DUMP, head)
-		return dump(unix.NETLINK_ROUTE, req, unix.RTM_NEWNEIGH, wholeDump, list.read)
-	})
-	if err != nil {
-		return nil, fmt.Errorf("reading the FDB of %s: %w", d.vxlanName(), classify(err))
-	}
-	return list.entries, nil
+	return d.request(unix.RTM_GETNEIGH, unix.NLM_F_DUMP, append([]nl.NetlinkRequestData{head}, parts...)...)
 }
 
 // entryList collects the FDB entries of a dump.

@@ -80,7 +80,9 @@ type Devices interface {
 	// one. Doing it again changes nothing. The error is ErrUnfit when IPv6 is off
 	// or the VXLAN interface takes no IPv6 destinations.
 	SetEntry(mac address.MAC, dst netip.Addr) error
-	// RemoveEntry removes an FDB entry. One that is not there is no error.
+	// RemoveEntry removes an FDB entry. One that is not there is no error. An
+	// entry of Flood whose Via is an interface that is gone stays, without an
+	// error: the kernel has no request that removes it alone.
 	RemoveEntry(e Entry) error
 
 	Close() error
@@ -247,7 +249,7 @@ func (d *devices) hasAddress(addr netip.Addr) (bool, error) {
 // AF_INET6, and rtnetlink_rcv_msg() in net/core/rtnetlink.c falls back to what
 // answers for AF_UNSPEC, which only knows dumps.
 func ipv6Off(err error) error {
-	if errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.EAFNOSUPPORT) {
+	if errors.Is(err, unix.EOPNOTSUPP) {
 		return fmt.Errorf("the gateway %w: IPv6 is switched off (ipv6.disable=1): %w", ErrUnfit, err)
 	}
 	return nil

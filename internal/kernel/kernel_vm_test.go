@@ -7,17 +7,22 @@ package kernel
 import (
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net/netip"
 	"os/exec"
+	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"wgkex/internal/address"
+	"wgkex/internal/policy"
 
+	"golang.org/x/sys/unix"
 	"golang.zx2c4.com/wireguard/wgctrl/wgtypes"
 )
 
-func sh(t *testing.T, format string, args ...any) string {
+func sh(t testing.TB, format string, args ...any) string {
 	t.Helper()
 	command := fmt.Sprintf(format, args...)
 	out, err := exec.Command("bash", "-c", command).CombinedOutput()
@@ -51,21 +56,14 @@ func newDevices(t *testing.T) Devices {
 	return d
 }
 
-func ok(t *testing.T, err error) {
-	t.Helper()
-	if err != nil {
-		t.Fatal(err)
-	}
-}
-
 func TestOpen(t *testing.T) {
 	newDevices(t)
 	for _, c := range []struct {
 		wireguard, vxlan string
-		missing          bool
-	}{{"none", "vxtest", true}, {"wgtest", "none", true}, {"vxtest", "vxtest", false}, {"wgtest", "lo", false}} {
+		want             error
+	}{{"none", "vxtest", ErrMissing}, {"wgtest", "none", ErrMissing}, {"vxtest", "vxtest", ErrUnfit}, {"wgtest", "lo", ErrUnfit}} {
 		d, err := Open(c.wireguard, c.vxlan)
-		if err == nil || errors.Is(err, ErrMissing) != c.missing {
+		if !errors.Is(err, c.want) {
 			t.Errorf("%s, %s: %v, %v", c.wireguard, c.vxlan, d, err)
 		}
 	}
@@ -137,6 +135,16 @@ func TestAddAndResetPeer(t *testing.T) {
 	// What the policy is there to prevent: the newest peer takes the address.
 	ok(t, d.AddPeer(other, addr))
 	show("KEY\t(none)\nOTHER\tfe80::a/128")
+	// Back again, with all else of the peer as it is.
+	sh(t, "wg set wgtest peer %s endpoint 192.0.2.7:99 persistent-keepalive 7", key)
+	ok(t, d.AddPeer(key, otherAddr))
+	ok(t, d.Readdress(key, addr))
+	show("KEY\tfe80::a/128\nOTHER\t(none)")
+	if out := sh(t, "wg show wgtest dump | grep %s", key); !strings.Contains(out, "192.0.2.7:99") || !strings.HasSuffix(out, "\t7") {
+		t.Errorf("after Readdress: %s", out)
+	}
+	ok(t, d.Readdress(newKey(t), addr))
+	show("KEY\tfe80::a/128\nOTHER\t(none)")
 }
 
 func TestOwns(t *testing.T) {
@@ -225,14 +233,229 @@ func TestDevicesGone(t *testing.T) {
 	key, addr := newKey(t), netip.MustParseAddr("fe80::a")
 	_, keyErr := d.PublicKey()
 	_, peersErr := d.Peers()
+	_, _, peerErr := d.Peer(key)
 	_, hasErr := d.HasEntry(address.RFC4291.MAC(key))
+	_, entriesErr := d.Entries()
 	for what, err := range map[string]error{
-		"PublicKey": keyErr, "Peers": peersErr, "HasEntry": hasErr,
+		"PublicKey": keyErr, "Peers": peersErr, "Peer": peerErr, "HasEntry": hasErr, "Entries": entriesErr,
 		"AddPeer": d.AddPeer(key, addr), "ResetPeer": d.ResetPeer(key, addr), "RemovePeers": d.RemovePeers([]address.Key{key}),
-		"SetEntry": d.SetEntry(address.RFC4291.MAC(key), addr), "RemoveEntry": d.RemoveEntry(Entry{MAC: address.RFC4291.MAC(key), Dst: addr}),
+		"Readdress": d.Readdress(key, addr),
+		"SetEntry":  d.SetEntry(address.RFC4291.MAC(key), addr), "RemoveEntry": d.RemoveEntry(Entry{MAC: address.RFC4291.MAC(key), Dst: addr}),
 	} {
 		if !errors.Is(err, ErrMissing) {
 			t.Errorf("%s: %v", what, err)
 		}
 	}
+}
+
+// The WireGuard interface alone goes, from under a VXLAN interface that is not
+// bound to it.
+func TestWireGuardGone(t *testing.T) {
+	sh(t, "ip link add wggone type wireguard; ip link add vxstays type vxlan id 98 local fd00::1 dstport 8472")
+	defer sh(t, "ip link del vxstays")
+	d, err := Open("wggone", "vxstays")
+	ok(t, err)
+	defer d.Close()
+	addr, mac, moved := netip.MustParseAddr("fe80::a"), address.MAC{2, 1}, address.MAC{2, 2}
+	via := d.Index().WireGuard
+	for _, m := range []address.MAC{mac, moved, Flood} {
+		ok(t, d.SetEntry(m, addr))
+	}
+	sh(t, "ip link del wggone")
+	if err := d.SetEntry(mac, addr); !errors.Is(err, ErrMissing) || !strings.Contains(err.Error(), "wggone") {
+		t.Errorf("setting an entry: %v", err)
+	}
+	// Others have an entry of their own towards the same address.
+	sh(t, "bridge fdb append 00:00:00:00:00:00 dev vxstays dst fe80::a; bridge fdb replace %s dev vxstays dst fe80::a", moved)
+	for range 2 { // the second time it is gone already
+		for _, m := range []address.MAC{mac, moved, Flood} {
+			ok(t, d.RemoveEntry(Entry{MAC: m, Dst: addr, Via: via}))
+		}
+	}
+	entries, err := d.Entries()
+	ok(t, err)
+	want := []Entry{{Flood, addr, via, true}, {Flood, addr, 0, true}, {moved, addr, 0, true}}
+	byMAC := func(a, b Entry) int { return strings.Compare(fmt.Sprint(a), fmt.Sprint(b)) }
+	slices.SortFunc(entries, byMAC)
+	slices.SortFunc(want, byMAC)
+	if !slices.Equal(entries, want) {
+		t.Errorf("entries %+v, want %+v", entries, want)
+	}
+}
+
+func TestUnfitVXLAN(t *testing.T) {
+	sh(t, `ip link add wgfit type wireguard && ip link set wgfit up
+		ip link add vxfour type vxlan id 96 local 192.0.2.1 dstport 8472 dev wgfit
+		ip link add vxnone type vxlan id 95 dstport 8472 dev wgfit
+		ip link add vxremote type vxlan id 94 remote fd00::77 dstport 8472 dev wgfit
+		ip link add vxremote4 type vxlan id 93 remote 192.0.2.7 dstport 8472 dev wgfit`)
+	defer sh(t, "for v in vxfour vxnone vxremote vxremote4 wgfit; do ip link del $v; done")
+	for _, c := range []struct {
+		vxlan  string
+		unfit  bool
+		remote string
+	}{{"vxfour", true, "invalid IP"}, {"vxnone", true, "invalid IP"}, {"vxremote", false, "fd00::77"}, {"vxremote4", true, "invalid IP"}} {
+		d, err := Open("wgfit", c.vxlan)
+		ok(t, err)
+		defer d.Close()
+		for _, mac := range []address.MAC{Flood, {2}} {
+			err := d.SetEntry(mac, netip.MustParseAddr("fe80::a"))
+			switch {
+			case !c.unfit:
+				ok(t, err)
+			case !errors.Is(err, ErrUnfit) || !strings.Contains(err.Error(), c.vxlan) || !errors.Is(err, unix.EAFNOSUPPORT):
+				t.Errorf("%s: %v", c.vxlan, err)
+			}
+		}
+		if got := d.Remote().String(); got != c.remote {
+			t.Errorf("%s: remote %s, want %s", c.vxlan, got, c.remote)
+		}
+	}
+}
+
+// Others add and remove peers while they are read. What is read has all peers
+// that nobody touches, and no peer without its allowed IPs.
+func TestReadingWhileOthersWrite(t *testing.T) {
+	d := newDevices(t).(*devices)
+	allowed := map[address.Key]netip.Prefix{}
+	var all, staying, changing []policy.Peer
+	for n := range 2000 {
+		p := policy.Peer{Key: testKey(n), AllowedIPs: prefixes(fmt.Sprintf("fe80::%x/128", n+1))}
+		allowed[p.Key] = p.AllowedIPs[0]
+		all = append(all, p)
+		if n%2 == 0 {
+			staying = append(staying, p)
+		} else {
+			changing = append(changing, p)
+		}
+	}
+	setPeers(t, d, all)
+	began := time.Now()
+	_, err := d.Peers()
+	ok(t, err)
+	pause := 4 * time.Since(began) // every other dump or so is interrupted, on any machine
+	whole := func(p policy.Peer) bool { return len(p.AllowedIPs) == 1 && p.AllowedIPs[0] == allowed[p.Key] }
+
+	stop, stopped := make(chan struct{}), make(chan error, 1)
+	go func() {
+		others, err := Open("wgtest", "vxtest")
+		if err != nil {
+			stopped <- err
+			return
+		}
+		defer others.Close()
+		for {
+			select {
+			case <-stop:
+				stopped <- nil
+				return
+			case <-time.After(rand.N(pause)):
+			}
+			first := rand.IntN(len(changing) - 8)
+			some := changing[first : first+8]
+			if err := others.RemovePeers(keysOf(some)); err != nil {
+				stopped <- err
+				return
+			}
+			for _, p := range some {
+				if err := others.AddPeer(p.Key, p.AllowedIPs[0].Addr()); err != nil {
+					stopped <- err
+					return
+				}
+			}
+		}
+	}()
+	var interruptions, lists, searches int
+	for rounds := 0; interruptions < 10 || lists < 10 || searches < 50; rounds++ {
+		if rounds == 2000 {
+			t.Fatalf("only %d interruptions, %d lists, %d searches", interruptions, lists, searches)
+		}
+		interrupted, err := d.dumpDevice(wholeDump, func([]byte) (bool, error) { return true, nil })
+		ok(t, err)
+		if interrupted {
+			interruptions++
+		}
+		peers, err := d.Peers()
+		if err == nil {
+			lists++
+			seen := map[address.Key]bool{}
+			for _, p := range peers {
+				if seen[p.Key] || !whole(p) {
+					t.Errorf("read peer %+v, a second time: %v", p, seen[p.Key])
+				}
+				seen[p.Key] = true
+			}
+			for _, p := range staying {
+				if !seen[p.Key] {
+					t.Errorf("peer %s is missing", p.Key)
+				}
+			}
+		} else if !errors.Is(err, ErrInterrupted) {
+			t.Error(err)
+		}
+		for range 5 {
+			n := rand.IntN(len(all))
+			p, found, err := d.Peer(all[n].Key)
+			switch {
+			case errors.Is(err, ErrInterrupted):
+			case err != nil:
+				t.Error(err)
+			case found && !whole(p) || !found && n%2 == 0:
+				t.Errorf("search for %s: found %v, %+v", all[n].Key, found, p)
+			default:
+				searches++
+			}
+		}
+	}
+	close(stop)
+	ok(t, <-stopped)
+	t.Logf("%d interruptions, %d lists, %d searches", interruptions, lists, searches)
+}
+
+func BenchmarkPeers(b *testing.B) {
+	const peers = 20000
+	sh(b, "ip link add wgtest type wireguard && ip link add vxtest type vxlan id 99 local fe80::1 dstport 8472 dev wgtest")
+	defer sh(b, "ip link del vxtest; ip link del wgtest")
+	d, err := Open("wgtest", "vxtest")
+	ok(b, err)
+	defer d.Close()
+	all := make([]policy.Peer, peers)
+	for n := range all {
+		addr := netip.AddrFrom16([16]byte{0: 0xfe, 1: 0x80, 14: byte(n >> 8), 15: byte(n)})
+		all[n] = policy.Peer{Key: testKey(n), AllowedIPs: []netip.Prefix{netip.PrefixFrom(addr, 128)}}
+	}
+	setPeers(b, d.(*devices), all)
+	client := d.(*devices).wg
+	b.Run("wgctrl", func(b *testing.B) {
+		for b.Loop() {
+			device, err := client.Device("wgtest")
+			if err != nil || len(device.Peers) != peers {
+				b.Fatal(err)
+			}
+		}
+	})
+	b.Run("Peers", func(b *testing.B) {
+		for b.Loop() {
+			got, err := d.Peers()
+			if err != nil || len(got) != peers {
+				b.Fatal(err)
+			}
+		}
+	})
+	for _, n := range []int{0, peers / 2, peers - 1} {
+		b.Run(fmt.Sprintf("Peer/%d", n), func(b *testing.B) {
+			for b.Loop() {
+				if _, found, err := d.Peer(testKey(n)); err != nil || !found {
+					b.Fatal(found, err)
+				}
+			}
+		})
+	}
+	b.Run("PublicKey", func(b *testing.B) {
+		for b.Loop() {
+			if _, err := d.PublicKey(); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
 }

@@ -214,7 +214,7 @@ func (s *peerSearch) read(content []byte) (more bool, err error) {
 		case err != nil:
 			return err
 		case key != s.key:
-			more = more && !s.found
+			more = !s.found
 			return nil
 		}
 		s.found = true

@@ -42,17 +42,27 @@ func (d *devices) publicKey() (key address.Key, err error) {
 
 // dumpDevice dumps the WireGuard device once.
 func (d *devices) dumpDevice(size int, each func(content []byte) (more bool, err error)) (interrupted bool, err error) {
-	if d.family == 0 {
-		family, err := netlink.GenlFamilyGet(unix.WG_GENL_NAME)
-		if err != nil {
-			return false, fmt.Errorf("looking for WireGuard's netlink: %w", err)
-		}
-		d.family = family.ID
+	req, family, err := d.deviceRequest()
+	if err != nil {
+		return false, err
 	}
-	req := nl.NewNetlinkRequest(int(d.family), unix.NLM_F_DUMP)
+	return dump(unix.NETLINK_GENERIC, req, family, size, each)
+}
+
+// deviceRequest is the request for a dump of the WireGuard device. The family is
+// the type of the answer's messages.
+func (d *devices) deviceRequest() (req *nl.NetlinkRequest, family uint16, err error) {
+	if d.family == 0 {
+		wireguard, err := netlink.GenlFamilyGet(unix.WG_GENL_NAME)
+		if err != nil {
+			return nil, 0, fmt.Errorf("looking for WireGuard's netlink: %w", err)
+		}
+		d.family = wireguard.ID
+	}
+	req = nl.NewNetlinkRequest(int(d.family), unix.NLM_F_DUMP)
 	req.AddData(&nl.Genlmsg{Command: unix.WG_CMD_GET_DEVICE, Version: unix.WG_GENL_VERSION})
 	req.AddData(nl.NewRtAttr(unix.WGDEVICE_A_IFINDEX, nl.Uint32Attr(uint32(d.wireguard.Attrs().Index))))
-	return dump(unix.NETLINK_GENERIC, req, d.family, size, each)
+	return req, d.family, nil
 }
 
 func (d *devices) Peers() ([]policy.Peer, error) {
