@@ -100,8 +100,9 @@ func (r *run) gather() error {
 	// MAC and address determine each other, and a managed peer stands after its
 	// FDB entries: where neither the state nor the FDB has the MAC, no managed
 	// peer has this key or address. One that others have added since is found
-	// by its entry.
-	known, err := r.Kernel.HasEntry(mac)
+	// by its entry; one that leads elsewhere is what the interface learned, and
+	// says nothing.
+	known, err := r.Kernel.HasEntry(mac, addr)
 	if err != nil || !known {
 		return err
 	}
@@ -124,8 +125,8 @@ func (r *run) refresh() error {
 	// Nobody has the address: entries that lead there are left over, as after
 	// somebody removed all peers. Without them the next exchange costs no
 	// reading again.
-	mac, _ := r.Config.Addresses.Of(r.key)
-	if left, err := r.Kernel.HasEntry(mac); err != nil || !left {
+	mac, addr := r.Config.Addresses.Of(r.key)
+	if left, err := r.Kernel.HasEntry(mac, addr); err != nil || !left {
 		return err
 	}
 	_, err = r.Repair(survey.Peers)

@@ -97,6 +97,9 @@ func TestNoReading(t *testing.T) {
 	b.AddStatic(key(51), addr5.String()+"/128")
 	mac50, own50 := b.Config.Addresses.Of(key(50))
 	b.FDB = append(b.FDB, kernel.Entry{MAC: mac50, Dst: own50, Via: 7, Permanent: true})
+	// A router can make the interface learn any MAC as being behind itself.
+	mac3, _ := b.Config.Addresses.Of(key(3))
+	b.FDB = append(b.FDB, kernel.Entry{MAC: mac3, Dst: own50, Via: 7})
 	b.silent(key(1))
 	b.connect(key(2))
 	b.Dumps, b.Searches = 0, 0

@@ -32,15 +32,34 @@ func (d *devices) entryRequest(message, flags int, mac address.MAC, parts ...nl.
 	return d.request(message, flags, append([]nl.NetlinkRequestData{head, nl.NewRtAttr(netlink.NDA_LLADDR, mac[:])}, parts...)...)
 }
 
-func (d *devices) HasEntry(mac address.MAC) (bool, error) {
-	_, err := d.entryRequest(unix.RTM_GETNEIGH, 0, mac).Execute(unix.NETLINK_ROUTE, unix.RTM_NEWNEIGH)
-	switch {
-	case errors.Is(err, unix.ENOENT):
-		return false, nil
-	case err != nil:
+func (d *devices) HasEntry(mac address.MAC, dst netip.Addr) (bool, error) {
+	has, err := d.hasEntry(mac, func(e Entry) bool { return e.Dst == dst })
+	if err != nil {
 		return false, fmt.Errorf("reading FDB entry %s of %s: %w", mac, d.vxlanName(), classify(err))
 	}
-	return true, nil
+	return has, nil
+}
+
+// hasEntry reports whether there is an entry for mac, of which there is one at
+// most but for Flood, that fits.
+func (d *devices) hasEntry(mac address.MAC, fits func(Entry) bool) (bool, error) {
+	messages, err := d.entryRequest(unix.RTM_GETNEIGH, 0, mac).Execute(unix.NETLINK_ROUTE, unix.RTM_NEWNEIGH)
+	if errors.Is(err, unix.ENOENT) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	for _, m := range messages {
+		e, ours, err := parseEntry(m, d.vxlan.Attrs().Index)
+		if err != nil {
+			return false, err
+		}
+		if ours && fits(e) {
+			return true, nil
+		}
+	}
+	return false, nil
 }
 
 func (d *devices) SetEntry(mac address.MAC, dst netip.Addr) error {
@@ -107,23 +126,11 @@ func (d *devices) removeLostEntry(e Entry) error {
 	if e.MAC == Flood {
 		return nil
 	}
-	messages, err := d.entryRequest(unix.RTM_GETNEIGH, 0, e.MAC).Execute(unix.NETLINK_ROUTE, unix.RTM_NEWNEIGH)
-	if errors.Is(err, unix.ENOENT) {
-		return nil
-	}
-	if err != nil {
+	there, err := d.hasEntry(e.MAC, func(now Entry) bool { return now.Dst == e.Dst && now.Via == e.Via })
+	if err != nil || !there { // somebody has replaced it
 		return err
 	}
-	for _, m := range messages {
-		now, ours, err := parseEntry(m, d.vxlan.Attrs().Index)
-		if err != nil {
-			return err
-		}
-		if ours && now.Dst == e.Dst && now.Via == e.Via { // nobody has replaced it
-			return d.removeEntries(e.MAC)
-		}
-	}
-	return nil
+	return d.removeEntries(e.MAC)
 }
 
 func (d *devices) Entries() ([]Entry, error) {

@@ -65,9 +65,9 @@ type Devices interface {
 	// ip-link(8)), zero when it is no IPv6 address. The FDB entry Flood towards
 	// it comes with the interface, and belongs to the admin.
 	Remote() netip.Addr
-	// HasEntry reports whether the VXLAN interface has any FDB entry for mac,
-	// ours or learned. It takes the same time however many there are.
-	HasEntry(mac address.MAC) (bool, error)
+	// HasEntry reports whether the VXLAN interface has an FDB entry for mac that
+	// leads to dst, ours or learned. It takes the same time however many there are.
+	HasEntry(mac address.MAC, dst netip.Addr) (bool, error)
 	// Entries reads all FDB entries of the VXLAN interface that have an IPv6
 	// destination. Each of them was there. One that is missing may be there all
 	// the same if others removed entries meanwhile: vxlan_fdb_dump() in

@@ -175,8 +175,11 @@ func TestEntries(t *testing.T) {
 	foreign := sh(t, "bridge fdb show dev vxtest")
 	has := func(want bool) {
 		t.Helper()
-		if got, err := d.HasEntry(mac); err != nil || got != want {
+		if got, err := d.HasEntry(mac, addr); err != nil || got != want {
 			t.Errorf("has entry: %v, %v, want %v", got, err, want)
+		}
+		if got, err := d.HasEntry(mac, netip.MustParseAddr("fe80::b")); err != nil || got {
+			t.Errorf("has entry that leads elsewhere: %v, %v", got, err)
 		}
 	}
 	has(false)
@@ -234,7 +237,7 @@ func TestDevicesGone(t *testing.T) {
 	_, keyErr := d.PublicKey()
 	_, peersErr := d.Peers()
 	_, _, peerErr := d.Peer(key)
-	_, hasErr := d.HasEntry(address.RFC4291.MAC(key))
+	_, hasErr := d.HasEntry(address.RFC4291.MAC(key), addr)
 	_, entriesErr := d.Entries()
 	for what, err := range map[string]error{
 		"PublicKey": keyErr, "Peers": peersErr, "Peer": peerErr, "HasEntry": hasErr, "Entries": entriesErr,

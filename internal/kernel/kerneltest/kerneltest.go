@@ -166,9 +166,9 @@ func (d *Devices) remove(keys ...address.Key) {
 	d.PeerList = slices.DeleteFunc(d.PeerList, func(p policy.Peer) bool { return slices.Contains(keys, p.Key) })
 }
 
-func (d *Devices) HasEntry(mac address.MAC) (bool, error) {
+func (d *Devices) HasEntry(mac address.MAC, dst netip.Addr) (bool, error) {
 	d.between("HasEntry")
-	return slices.ContainsFunc(d.FDB, func(e kernel.Entry) bool { return e.MAC == mac }), nil
+	return slices.ContainsFunc(d.FDB, func(e kernel.Entry) bool { return e.MAC == mac && e.Dst == dst }), nil
 }
 
 func (d *Devices) Entries() (entries []kernel.Entry, err error) {
@@ -268,8 +268,8 @@ func (f *Faulty) RemovePeers(keys []address.Key) error {
 	return f.do("RemovePeers", func() error { return f.Devices.RemovePeers(keys) })
 }
 
-func (f *Faulty) HasEntry(mac address.MAC) (bool, error) {
-	return result(f, "HasEntry", func() (bool, error) { return f.Devices.HasEntry(mac) })
+func (f *Faulty) HasEntry(mac address.MAC, dst netip.Addr) (bool, error) {
+	return result(f, "HasEntry", func() (bool, error) { return f.Devices.HasEntry(mac, dst) })
 }
 
 func (f *Faulty) Entries() ([]kernel.Entry, error) { return result(f, "Entries", f.Devices.Entries) }

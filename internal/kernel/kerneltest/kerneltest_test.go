@@ -83,7 +83,7 @@ func calls(d kernel.Devices) map[string]func() error {
 		"ResetPeer":   func() error { return d.ResetPeer(one, at) },
 		"Readdress":   func() error { return d.Readdress(one, at) },
 		"RemovePeers": func() error { return d.RemovePeers([]address.Key{one}) },
-		"HasEntry":    func() error { _, err := d.HasEntry(address.MAC{2}); return err },
+		"HasEntry":    func() error { _, err := d.HasEntry(address.MAC{2}, netip.Addr{}); return err },
 		"Entries":     func() error { _, err := d.Entries(); return err },
 		"SetEntry":    func() error { return d.SetEntry(address.MAC{2}, at) },
 		"RemoveEntry": func() error { return d.RemoveEntry(kernel.Entry{MAC: address.MAC{2}, Dst: at}) },
