@@ -45,10 +45,7 @@ func statusCommand() *cobra.Command {
 				}
 				domains = []config.Domain{d}
 			}
-			all := status{Results: map[outcome.Code]uint64{}, Domains: []domainStatus{}}
-			if all.Results, err = counters.Read(counters.Path(domain.System.Dir, "")); err != nil {
-				return domain.Privileged(err)
-			}
+			all := status{Results: readResults(cmd, ""), Domains: []domainStatus{}}
 			results, errs := make([]domainStatus, len(domains)), make([]error, len(domains))
 			var wg sync.WaitGroup
 			for i, d := range domains {
@@ -60,6 +57,7 @@ func statusCommand() *cobra.Command {
 					errs[i] = fmt.Errorf("domain %s: %w", d.Name, domain.Privileged(errs[i]))
 					continue
 				}
+				results[i].Results = readResults(cmd, d.Name)
 				all.Domains = append(all.Domains, results[i])
 			}
 			if asJSON {
@@ -90,7 +88,8 @@ func completeDomains(*cobra.Command, []string, string) ([]string, cobra.ShellCom
 
 // status is the JSON output.
 type status struct {
-	// Results counts the exchanges, by their outcome, that named no domain.
+	// Results counts the exchanges, by their outcome, that named no domain. It
+	// is null when the counters cannot be read.
 	Results map[outcome.Code]uint64 `json:"results"`
 	Domains []domainStatus          `json:"domains"`
 }
@@ -103,7 +102,7 @@ type domainStatus struct {
 	Counts     policy.Counts `json:"managed"`
 	MaxPeers   int           `json:"max_peers"`
 	MaxPending int           `json:"max_pending"`
-	// Results counts the exchanges since boot by their outcome.
+	// Results counts the exchanges since boot by their outcome, null as above.
 	Results map[outcome.Code]uint64 `json:"results"`
 	// ClockStep is absent when the wall clock was not seen to be set.
 	ClockStep *clockStep   `json:"clock_step,omitempty"`
@@ -131,6 +130,17 @@ type peerStatus struct {
 	staleAfter    time.Duration
 }
 
+// readResults reads the counters of a domain, or of none for "". Where it
+// cannot, it says so: what else there is to show does not depend on them.
+func readResults(cmd *cobra.Command, name string) map[outcome.Code]uint64 {
+	results, err := counters.Read(counters.Path(domain.System.Dir, name))
+	if err != nil {
+		fmt.Fprintf(cmd.ErrOrStderr(), "wgkex: counters: %v\n", domain.Privileged(err))
+		return nil
+	}
+	return results
+}
+
 // statusTimeout is how long the status waits for a domain that others use.
 const statusTimeout = 10 * time.Second
 
@@ -150,13 +160,8 @@ func readStatus(c config.Domain) (s domainStatus, err error) {
 	if err != nil {
 		return s, err
 	}
-	results, err := counters.Read(counters.Path(domain.System.Dir, c.Name))
-	if err != nil {
-		return s, err
-	}
 	s = domainStatus{
-		Results: results,
-		Domain:  c.Name, WireGuard: c.WireGuard, VXLAN: c.VXLAN, Counts: state.Counts,
+		Domain: c.Name, WireGuard: c.WireGuard, VXLAN: c.VXLAN, Counts: state.Counts,
 		MaxPeers: c.MaxPeers, MaxPending: c.MaxPending, Peers: make([]peerStatus, len(survey.Peers)),
 	}
 	now, sinceBoot := domain.System.Now(), domain.System.SinceBoot()
@@ -214,6 +219,9 @@ func printStatus(out io.Writer, all status) error {
 }
 
 func resultsText(results map[outcome.Code]uint64) string {
+	if results == nil {
+		return "unknown"
+	}
 	var parts []string
 	for _, code := range outcome.Codes {
 		if n := results[code]; n > 0 {

@@ -137,21 +137,24 @@ func (s *Server) Report(r *Request) {
 // had not named one, and reports whether it may be logged. What cannot be
 // counted may.
 func (s *Server) count(r *Request) (allowed bool, err error) {
-	all, err := s.open("")
-	if err != nil {
-		return true, err
+	counted, err := s.open("")
+	allowed = true
+	if err == nil {
+		var leftOut uint64
+		if allowed, leftOut = counted.AllowLog(time.Now()); leftOut > 0 {
+			s.Log(journal.PriNotice, fmt.Sprintf("%d log entries about exchanges were left out, there were too many", leftOut),
+				logging.Field{Name: "LEFT_OUT", Value: strconv.FormatUint(leftOut, 10)})
+		}
 	}
-	allowed, leftOut := all.AllowLog(time.Now())
-	if leftOut > 0 {
-		s.Log(journal.PriNotice, fmt.Sprintf("%d log entries about exchanges were left out, there were too many", leftOut),
-			logging.Field{Name: "LEFT_OUT", Value: strconv.FormatUint(leftOut, 10)})
+	if r.Domain.Name != "" {
+		var ownErr error
+		counted, ownErr = s.open(r.Domain.Name)
+		err = errors.Join(err, ownErr)
 	}
-	own, err := s.open(r.Domain.Name)
-	if err != nil {
-		return allowed, err
+	if counted != nil {
+		counted.Count(r.Code())
 	}
-	own.Count(r.Code())
-	return allowed, nil
+	return allowed, err
 }
 
 // open opens the counters of a domain, once.

@@ -3,6 +3,7 @@
 package suite
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"os"
@@ -304,17 +305,57 @@ func TestLockHeld(t *testing.T) {
 	}
 }
 
+// Counters of another version, or no counters at all, are a line's trouble for
+// status and none for an exchange.
+func TestForeignCounters(t *testing.T) {
+	const path = "/run/wgkex/domains/.counters"
+	refuse(t, port1, "nowhere\n", "INVALID_DOMAIN") // so that the file is there
+	sh(t, "cp -a %s counters.copy", path)
+	const target = "/run/wgkex/domains/target"
+	t.Cleanup(func() { sh(t, "rm -rf %s %s; cp -a counters.copy %[1]s", path, target) })
+	sh(t, "echo untouched > %s; chmod 666 %[1]s", target)
+	for _, c := range []struct {
+		put, trouble, after string
+	}{
+		{"head -c 152 /dev/urandom > " + path + "; chown wgkex " + path, "not a file of counters of this version", "INVALID_DOMAIN 1"},
+		{"mkfifo " + path, "not a file of counters of this version", "INVALID_DOMAIN 1"},
+		{"ln -s " + target + " " + path, "not a file of counters of this version", "INVALID_DOMAIN 1"},
+		{"mkdir " + path, "is a directory", "unknown"},
+	} {
+		sh(t, "rm -rf %s; %s", path, c.put)
+		out := sh(t, "wgkex status ffww01")
+		if want := "wgkex: counters: " + path + ": " + c.trouble; strings.Count(out, want) != 1 || !strings.Contains(out, "domain ffww01 on ") {
+			t.Errorf("%s: no %q in\n%s", c.put, want, out)
+		}
+		if out := sh(t, "wgkex status ffww01 --json 2>/dev/null"); !strings.Contains(out, "\"results\": null") {
+			t.Errorf("%s: %s", c.put, out)
+		}
+		refuse(t, port1, "nowhere\n", "INVALID_DOMAIN")
+		accept(t, port1, "ffww01", newKey(t))
+		out = sh(t, "wgkex status ffww01")
+		if !strings.Contains(out, "exchanges without a domain since boot: "+c.after+"\n") || !strings.Contains(out, "\nexchanges since boot: OK ") {
+			t.Errorf("%s: after an exchange\n%s", c.put, out)
+		}
+	}
+	if got := sh(t, "cat %s", target); got != "untouched" {
+		t.Errorf("what the link leads to is %q", got)
+	}
+}
+
 // More entries than the log is to have are left out, and counted.
 func TestLogIsBounded(t *testing.T) {
 	path := "/run/wgkex/domains/.counters"
+	refuse(t, port1, "nowhere\n", "INVALID_DOMAIN") // so that the file is there
 	sh(t, "cp %s counters.copy", path)
-	// As if this window had had more than its entries, and left out 1000.
-	data := make([]byte, 19*8)
+	// As if this window had had more than its entries, and left out 1000: behind
+	// 16 bytes of header and 16 results are window, logged and leftOut.
+	data, err := os.ReadFile(path)
+	if err != nil || len(data) != 168 {
+		t.Fatalf("%d bytes of counters, %v", len(data), err)
+	}
 	window := uint64(time.Now().Unix()/10 + 1)
-	for i, v := range map[int]uint64{16: window, 17: 1 << 30, 18: 1000} {
-		for n := range 8 {
-			data[8*i+n] = byte(v >> (8 * n))
-		}
+	for i, v := range []uint64{window, 1 << 30, 1000} {
+		binary.NativeEndian.PutUint64(data[16+8*(16+i):], v)
 	}
 	for time.Now().Unix()/10 < int64(window) {
 		time.Sleep(100 * time.Millisecond)
