@@ -7,7 +7,6 @@ import (
 	"context"
 	"fmt"
 	"net/netip"
-	"strings"
 
 	"wgkex/internal/config"
 	"wgkex/internal/kernel"
@@ -163,13 +162,10 @@ func reportAll(report func(Finding), found findings) {
 // it cannot, since the socket takes connections from one interface alone.
 func tryAt(u systemd.Unit) (at netip.AddrPort, ok bool) {
 	for _, address := range u.Listen {
-		// systemd has the interface of a link-local one behind the port.
-		hostPort, zone, _ := strings.Cut(address, "%")
-		at, err := netip.ParseAddrPort(hostPort)
+		at, err := systemd.ParseListen(address)
 		if err != nil || u.BindToDevice != "" {
 			continue
 		}
-		at = netip.AddrPortFrom(at.Addr().WithZone(zone), at.Port())
 		switch at.Addr() {
 		case netip.IPv6Unspecified():
 			at = netip.AddrPortFrom(netip.IPv6Loopback(), at.Port())

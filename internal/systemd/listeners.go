@@ -57,16 +57,22 @@ func Listeners() ([]Listener, error) {
 func (u Unit) Closed(listeners []Listener) []string {
 	var closed []string
 	for _, address := range u.Listen {
-		// The interface of a link-local one stands behind the port.
-		withoutZone, _, _ := strings.Cut(address, "%")
-		want, err := netip.ParseAddrPort(withoutZone)
+		want, err := ParseListen(address)
 		if err != nil || !slices.ContainsFunc(listeners, func(l Listener) bool {
-			return l.Systemd && l.Addr == want
+			return l.Systemd && l.Addr == netip.AddrPortFrom(want.Addr().WithZone(""), want.Port())
 		}) {
 			closed = append(closed, address)
 		}
 	}
 	return closed
+}
+
+// ParseListen reads an address as systemd shows it in Listen, with the interface
+// of a link-local one at its end: "[fe80::1]:10012%eth0" (systemd.socket(5)).
+func ParseListen(address string) (netip.AddrPort, error) {
+	before, zone, _ := strings.Cut(address, "%")
+	at, err := netip.ParseAddrPort(before)
+	return netip.AddrPortFrom(at.Addr().WithZone(zone), at.Port()), err
 }
 
 // sockets are the inodes of the sockets that a process has open, by its

@@ -104,6 +104,19 @@ func TestOwnListener(t *testing.T) {
 	}
 }
 
+func TestParseListen(t *testing.T) {
+	for text, want := range map[string]string{
+		"[::]:10012": "[::]:10012", "192.0.2.1:10012": "192.0.2.1:10012", "[fe80::1]:10012%eth0": "[fe80::1%eth0]:10012",
+	} {
+		if got, err := ParseListen(text); err != nil || got.String() != want {
+			t.Errorf("%s: got %s, %v", text, got, err)
+		}
+	}
+	if got, err := ParseListen("@wgkex-not-configured"); err == nil {
+		t.Errorf("got %s", got)
+	}
+}
+
 func TestClosed(t *testing.T) {
 	at := netip.MustParseAddrPort
 	listeners := []Listener{
