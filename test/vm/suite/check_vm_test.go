@@ -101,7 +101,7 @@ func TestCheckFindsAndSaysHowToMend(t *testing.T) {
 		{"bound to nothing", "ip address add fd00:9::9/64 dev wg-order; " + vxlan("id 109 dstport 8472 local fd00:9::9 nolearning"), "FAILED: .* vx-order is not bound to wg-order: .* with (local .*)", with, 0},
 		{"bound to lo", vxlan("id 109 dstport 8472 local " + own + " dev lo nolearning"), "FAILED: .* vx-order is not bound to wg-order: .* with (local .*)", with, 0},
 		{"external", vxlan("dstport 4789 external"), "FAILED: .* vx-order is external, .* with (local [^,]*),", with, 0},
-		{"large MTU", "ip link set vx-order mtu 1351", "warning: .* the MTU of vx-order is 1351, .*: run (.*)", "", 0},
+		{"large MTU", "ip link set wg-order mtu 1400", "warning: .* the MTU of vx-order is 1350, .*: run (ip link set vx-order mtu 1330)", "", 0},
 
 		{"timer stopped", "systemctl stop wgkex-cleanup@order.timer", "FAILED: wgkex-cleanup@order.timer is inactive, .*: run (.*)", "", 0},
 		{"timer masked", "systemctl mask --now wgkex-cleanup@order.timer", "warning: wgkex-cleanup@order.timer is masked, .*: run ([^,]*), then (.*)", "", 0},
