@@ -9,9 +9,12 @@ import (
 	"strings"
 
 	"wgkex/internal/config"
+	"wgkex/internal/logging"
 	"wgkex/internal/statefile"
 	"wgkex/internal/units"
 	"wgkex/internal/version"
+
+	"github.com/coreos/go-systemd/v22/journal"
 )
 
 const usage = `usage: wgkex-generator NORMAL-DIR [EARLY-DIR LATE-DIR]
@@ -73,14 +76,22 @@ func save(cfg config.Config) error {
 }
 
 // report writes an error to the kernel's log, whence the journal takes it: at
-// boot there is no journal yet (systemd.generator(7)). Run by hand, without
-// systemd's SYSTEMD_SCOPE, it writes to standard error.
+// boot there is no journal yet (systemd.generator(7)). A container has no
+// kernel's log of its own, and its /dev/kmsg leads nowhere: there it goes to the
+// journal, which every daemon-reload but that of the boot finds running, and
+// wgkex.service reports what is broken at boot. Run by hand, without systemd's
+// SYSTEMD_SCOPE, it writes to standard error.
 func report(message string) {
 	out, prefix := os.Stderr, "wgkex-generator: "
 	if os.Getenv("SYSTEMD_SCOPE") != "" {
+		// As in https://systemd.io/CONTAINER_INTERFACE.
+		if _, err := os.Stat("/run/systemd/container"); err == nil {
+			logging.Log(journal.PriErr, message)
+			return
+		}
 		if log, err := os.OpenFile("/dev/kmsg", os.O_WRONLY, 0); err == nil {
 			defer log.Close()
-			out, prefix = log, fmt.Sprintf("<3>wgkex-generator[%d]: ", os.Getpid()) // 3 is LOG_ERR
+			out, prefix = log, fmt.Sprintf("<%d>wgkex-generator[%d]: ", journal.PriErr, os.Getpid())
 		}
 	}
 	fmt.Fprintf(out, "%s%s\n", prefix, message)

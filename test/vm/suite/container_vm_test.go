@@ -1,0 +1,51 @@
+//go:build vm
+
+package suite
+
+import (
+	"fmt"
+	"os"
+	"strings"
+	"testing"
+)
+
+// boot boots a container with what is installed here, and these files in its
+// /etc/wgkex, and returns a function that runs a command in it.
+func boot(t *testing.T, files map[string]string, options string) (in func(format string, args ...any) (string, error)) {
+	t.Helper()
+	sh(t, "rm -rf container && mkdir -p container/conf.d")
+	for name, text := range files {
+		if err := os.WriteFile("container/"+name, []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	sh(t, `systemd-run -u container -p DevicePolicy=auto systemd-nspawn --directory=/ --volatile=overlay --boot --keep-unit --register=no \
+		--bind-ro=$PWD/container:/etc/wgkex --private-network %s`, options)
+	t.Cleanup(func() { sh(t, "systemctl stop container; rm -rf container") })
+	var leader string
+	in = func(format string, args ...any) (string, error) {
+		return try("nsenter -t %s -a bash -c %q", leader, fmt.Sprintf(format, args...))
+	}
+	eventually(t, "the container", func() bool {
+		// The container's first process is the child of systemd-nspawn's.
+		leader, _ = try("pgrep -P $(systemctl show -P MainPID container) | head -1")
+		if leader == "" {
+			return false
+		}
+		state, _ := in("systemctl is-system-running")
+		return state == "running" || state == "degraded"
+	})
+	return in
+}
+
+// In a container there is no kernel's log to write to: what is wrong with the
+// configuration is in the journal all the same, at boot and at a daemon-reload.
+func TestContainerReportsBrokenConfiguration(t *testing.T) {
+	in := boot(t, map[string]string{"wgkex.toml": "listen = 'x'\n"}, "")
+	if out, err := in("systemctl status wgkex"); err == nil || !strings.Contains(out, "FAILED: /etc/wgkex/wgkex.toml:1: ") {
+		t.Errorf("systemctl status wgkex: %v\n%s", err, out)
+	}
+	if out, err := in("systemctl daemon-reload; journalctl -o cat -t wgkex-generator"); err != nil || !strings.Contains(out, "/etc/wgkex/wgkex.toml:1: ") {
+		t.Errorf("after a daemon-reload: %v\n%s", err, out)
+	}
+}
