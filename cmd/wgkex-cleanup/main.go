@@ -42,10 +42,7 @@ func main() {
 	flag.DurationVar(&o.staleAfter, "stale-after", 0, "instead of stale_after in the configuration")
 	flag.DurationVar(&o.markAge, "mark-age", cleanup.MarkAge, "how old a mark must be for its peer to be removed")
 	printVersion := flag.Bool("version", false, "print the version")
-	flag.Usage = func() {
-		fmt.Fprint(flag.CommandLine.Output(), usage)
-		flag.PrintDefaults()
-	}
+	flag.Usage = func() { printUsage(flag.CommandLine.Output()) }
 	flag.Parse()
 	if *printVersion {
 		fmt.Println(version.Version)
@@ -65,6 +62,19 @@ func main() {
 		}
 		os.Exit(1)
 	}
+}
+
+// printUsage names the options as the manual does, with two hyphens.
+func printUsage(out io.Writer) {
+	fmt.Fprint(out, usage)
+	flag.VisitAll(func(f *flag.Flag) {
+		value, text := flag.UnquoteUsage(f)
+		fmt.Fprintf(out, "  %s\n\t%s", strings.TrimSpace("--"+f.Name+" "+value), text)
+		if f.DefValue != "" && f.DefValue != "false" && f.DefValue != "0s" {
+			fmt.Fprintf(out, " (default %s)", f.DefValue)
+		}
+		fmt.Fprintln(out)
+	})
 }
 
 func run(name string, o options, out io.Writer) error {

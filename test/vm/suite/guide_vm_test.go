@@ -1,0 +1,160 @@
+//go:build vm
+
+package suite
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+)
+
+// document is an installed document of Markdown, such as operating.md.
+func document(t *testing.T, name string) string {
+	t.Helper()
+	return sh(t, "zcat -f /usr/share/doc/wgkex/%s*", name)
+}
+
+// section is what stands under a heading, without the headings below it.
+func section(t *testing.T, text, heading string) string {
+	t.Helper()
+	m := regexp.MustCompile(`(?ms)^#+ ` + regexp.QuoteMeta(heading) + `\n(.*?)(^#+ |\z)`).FindStringSubmatch(text)
+	if m == nil {
+		t.Fatalf("no section %q", heading)
+	}
+	return m[1]
+}
+
+// script is the blocks of a section as one who copies them in order runs them: a
+// block with a file's name above it is that file, in the directory files if its
+// name has none.
+func script(section, files string) string {
+	// In Go's syntax, a backquote is \x60.
+	block := regexp.MustCompile("(?ms)(?:^\x60([^\x60\n]+)\x60[^\n]*:\n\n)?^\x60\x60\x60([a-z]*)\n(.*?)^\x60\x60\x60$")
+	var script strings.Builder
+	for _, m := range block.FindAllStringSubmatch(section, -1) {
+		file, kind, text := m[1], m[2], m[3]
+		switch {
+		case file != "":
+			if !filepath.IsAbs(file) {
+				file = filepath.Join(files, file)
+			}
+			fmt.Fprintf(&script, "mkdir -p '%s'; cat > '%s' <<'END OF FILE'\n%sEND OF FILE\n", filepath.Dir(file), file, text)
+		case kind == "sh":
+			script.WriteString(text)
+		}
+	}
+	return script.String()
+}
+
+// copied runs a script as one who copies it, but for stopping at the first
+// command that fails.
+func copied(t *testing.T, script string) string {
+	t.Helper()
+	if err := os.WriteFile("copied", []byte("set -ex -o pipefail\n"+script), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	return sh(t, "ln -sf wgkex.deb wgkex_copied.deb; bash copied")
+}
+
+// From nothing to a ping through the tunnel, with what the guide says, block by
+// block, for each of its ways to make the interfaces.
+func TestGuideLeadsToAPing(t *testing.T) {
+	configure(t, nil)
+	guide := document(t, "operating.md")
+	for _, way := range []struct{ heading, undo string }{
+		{"With ifupdown", "ifdown vxww01 wgww01; rm /etc/network/interfaces.d/wgww01"},
+		{"With systemd-networkd", "systemctl disable --now systemd-networkd systemd-networkd.socket; rm /etc/systemd/network/*ww01*; ip link del vxww01; ip link del wgww01"},
+		{"With wg-quick", "systemctl disable --now wg-quick@wgww01; rm /etc/wireguard/wgww01.conf"},
+		{"With plain ip commands", "ip link del vxww01; ip link del wgww01"},
+	} {
+		t.Run(way.heading, func(t *testing.T) {
+			t.Cleanup(func() { sh(t, "%s; ! ip link show wgww01; ! ip link show vxww01", way.undo) })
+			var all string
+			for _, heading := range []string{"Installing", "The gateway's key and address", way.heading, "Adding a domain", "Trying it"} {
+				all += script(section(t, guide, heading), "")
+			}
+			out := copied(t, all)
+			for _, want := range []string{"\nok: domain ffww01: interfaces wgww01", "\nok: wgkex@ffww01.socket: active on port 10013\n", "\nOK\n", " bytes from fd00::1: ", " live "} {
+				if !strings.Contains(out, want) {
+					t.Errorf("no %q in\n%s", want, out)
+				}
+			}
+			for _, never := range []string{"\nFAILED: ", "\nwarning: "} {
+				if strings.Contains(out, never) {
+					t.Errorf("%q in\n%s", never, out)
+				}
+			}
+			if out := sh(t, "wg show wgww01 peers; bridge fdb show dev vxww01 | grep fe80 || true"); out != "" {
+				t.Errorf("left of the trial:\n%s", out)
+			}
+		})
+	}
+}
+
+// The same with the first steps in README.md, on the guide's interfaces.
+func TestReadmeLeadsToAPing(t *testing.T) {
+	configure(t, nil)
+	guide, readme := document(t, "operating.md"), document(t, "README.md")
+	t.Cleanup(func() { sh(t, "ip link del vxww01; ip link del wgww01") })
+	out := copied(t, script(section(t, guide, "The gateway's key and address"), "")+
+		script(section(t, guide, "With plain ip commands"), "")+
+		script(section(t, readme, "Install"), "")+
+		script(section(t, guide, "Trying it"), ""))
+	if !strings.Contains(out, " bytes from fd00::1: ") || strings.Contains(out, "\nwarning: ") {
+		t.Errorf("no ping, or a warning, in\n%s", out)
+	}
+}
+
+// The guide's Ansible role: a run that failed is healed by the next one that has
+// nothing to fail at, and fails again until then.
+func TestGuideAnsibleRole(t *testing.T) {
+	configure(t, nil)
+	sh(t, "rm -rf ansible")
+	copied(t, script(section(t, document(t, "operating.md"), "With Ansible"), "ansible/roles/wgkex"))
+	play := func(wantOK bool, template string, domains ...string) string {
+		t.Helper()
+		text := "- hosts: localhost\n  gather_facts: false\n  roles: [wgkex]\n  vars:\n    domains:\n"
+		for _, d := range domains {
+			text += "      - {" + d + "}\n"
+		}
+		if err := os.WriteFile("ansible/play.yml", []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		if template != "" {
+			sh(t, "cd ansible/roles/wgkex/templates; sed -i '%s' domain.toml.j2", template)
+		}
+		out, err := try("cd ansible; ANSIBLE_NOCOLOR=1 ansible-playbook -c local -i localhost, play.yml")
+		if (err == nil) != wantOK {
+			t.Errorf("ansible: %v\n%s", err, out)
+		}
+		return out
+	}
+	one := "name: ffww01, wireguard: wg-ffww01, vxlan: vx-ffww01, port: 10013, addresses: rfc4291"
+	two := "name: ffww02, wireguard: wg-ffww02, vxlan: vx-ffww02, port: 10014, addresses: ffmuc"
+	moved := strings.Replace(one, "10013", "10023", 1)
+
+	play(true, "", one, two)
+	accept(t, port1, "ffww01", newKey(t))
+	accept(t, port2, "ffww02", newKey(t))
+	if sh(t, "head -1 /etc/wgkex/conf.d/ffww01.toml") != `[domains."ffww01"]` {
+		t.Errorf("what is deployed does not begin with the domain")
+	}
+	if out := play(true, "", one, two); !strings.Contains(out, "changed=0 ") {
+		t.Errorf("a second run changes something:\n%s", out)
+	}
+	// A port changes in a run that ends at a mistake. The same again fails, too;
+	// what runs goes on.
+	play(false, "s/^wireguard/wireguarrd/", moved, two)
+	play(false, "", moved, two)
+	accept(t, port1, "ffww01", newKey(t))
+	play(true, "s/^wireguarrd/wireguard/", moved, two)
+	accept(t, 10023, "ffww01", newKey(t))
+	// A domain is taken out of the list.
+	play(true, "", moved)
+	if out := sh(t, "ls /etc/wgkex/conf.d; ss -Hltn sport = :%d", port2); out != "ffww01.toml" {
+		t.Errorf("left of the domain: %s", out)
+	}
+}
