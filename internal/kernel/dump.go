@@ -67,38 +67,54 @@ func dump(protocol int, req *nl.NetlinkRequest, kind uint16, size int, each func
 // startDump sends a request for a dump on a socket of its own, so that the dump
 // can be abandoned by closing it.
 func startDump(protocol int, req *nl.NetlinkRequest, kind uint16, size int) (r dumpReader, err error) {
-	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, protocol)
+	s, err := openSocket(protocol, size)
 	if err != nil {
-		return dumpReader{}, fmt.Errorf("opening a netlink socket: %w", err)
-	}
-	defer func() {
-		if err != nil {
-			_ = unix.Close(fd) // the error that matters is the first
-		}
-	}()
-	kernel := &unix.SockaddrNetlink{Family: unix.AF_NETLINK}
-	if err := unix.Bind(fd, kernel); err != nil {
-		return dumpReader{}, fmt.Errorf("binding a netlink socket: %w", err)
-	}
-	own, err := unix.Getsockname(fd)
-	if err != nil {
-		return dumpReader{}, fmt.Errorf("asking for a netlink socket's port: %w", err)
-	}
-	timeout := unix.NsecToTimeval(netlinkTimeout.Nanoseconds())
-	if err := unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &timeout); err != nil {
-		return dumpReader{}, fmt.Errorf("setting a netlink timeout: %w", err)
-	}
-	if err := ignoringEINTR(func() error { return unix.Sendto(fd, req.Serialize(), 0, kernel) }); err != nil {
 		return dumpReader{}, err
 	}
-	buffer := make([]byte, size)
-	return dumpReader{
-		receive: func() ([]byte, error) { return receive(fd, buffer) },
-		close:   func() { _ = unix.Close(fd) }, // nothing is lost with it
-		seq:     req.Seq,
-		port:    own.(*unix.SockaddrNetlink).Pid,
-		kind:    kind,
-	}, nil
+	if err := s.send(req.Serialize()); err != nil {
+		s.close()
+		return dumpReader{}, err
+	}
+	return dumpReader{receive: s.receive, close: s.close, seq: req.Seq, port: s.port, kind: kind}, nil
+}
+
+// socket is a netlink socket with a buffer for what it receives.
+type socket struct {
+	fd     int
+	port   uint32
+	buffer []byte
+}
+
+func openSocket(protocol, size int) (s *socket, err error) {
+	s = &socket{buffer: make([]byte, size)}
+	if s.fd, err = unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, protocol); err != nil {
+		return nil, fmt.Errorf("opening a netlink socket: %w", err)
+	}
+	if err := s.bind(); err != nil {
+		s.close()
+		return nil, fmt.Errorf("setting up a netlink socket: %w", err)
+	}
+	return s, nil
+}
+
+func (s *socket) bind() error {
+	if err := unix.Bind(s.fd, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
+		return err
+	}
+	own, err := unix.Getsockname(s.fd)
+	if err != nil {
+		return err
+	}
+	s.port = own.(*unix.SockaddrNetlink).Pid
+	timeout := unix.NsecToTimeval(netlinkTimeout.Nanoseconds())
+	return unix.SetsockoptTimeval(s.fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &timeout)
+}
+
+func (s *socket) close() { _ = unix.Close(s.fd) } // nothing is lost with it
+
+func (s *socket) send(messages []byte) error {
+	kernel := &unix.SockaddrNetlink{Family: unix.AF_NETLINK}
+	return ignoringEINTR(func() error { return unix.Sendto(s.fd, messages, 0, kernel) })
 }
 
 // ignoringEINTR calls a system call again that a signal ended. With a timeout
@@ -111,13 +127,13 @@ func ignoringEINTR(call func() error) error {
 	}
 }
 
-// receive reads a datagram of the kernel.
-func receive(fd int, buffer []byte) ([]byte, error) {
+// receive reads a datagram of the kernel, which the next one overwrites.
+func (s *socket) receive() ([]byte, error) {
 	for {
 		var n, flags int
 		var from unix.Sockaddr
 		err := ignoringEINTR(func() (err error) {
-			n, _, flags, from, err = unix.Recvmsg(fd, buffer, nil, 0)
+			n, _, flags, from, err = unix.Recvmsg(s.fd, s.buffer, nil, 0)
 			return err
 		})
 		switch sender, ok := from.(*unix.SockaddrNetlink); {
@@ -126,9 +142,9 @@ func receive(fd int, buffer []byte) ([]byte, error) {
 		case !ok || sender.Pid != 0: // another process may write to any port
 			continue
 		case flags&unix.MSG_TRUNC != 0:
-			return nil, fmt.Errorf("the kernel's answer is longer than %d bytes", len(buffer))
+			return nil, fmt.Errorf("the kernel's answer is longer than %d bytes", len(s.buffer))
 		}
-		return buffer[:n], nil
+		return s.buffer[:n], nil
 	}
 }
 
@@ -148,7 +164,7 @@ func (r dumpReader) read(each func(content []byte) (more bool, err error)) (inte
 			return false, err
 		}
 		if len(datagram) == 0 {
-			return false, errors.New("the kernel's answer is empty")
+			return false, errEmpty
 		}
 		for len(datagram) > 0 {
 			var m message
@@ -180,8 +196,9 @@ type message struct {
 }
 
 var (
-	errCut  = errors.New("the kernel's answer is cut short")
-	errSize = errors.New("the kernel's answer has a field of an unknown size")
+	errEmpty = errors.New("the kernel's answer is empty")
+	errCut   = errors.New("the kernel's answer is cut short")
+	errSize  = errors.New("the kernel's answer has a field of an unknown size")
 )
 
 // cutMessage takes the first message off a datagram.
@@ -210,17 +227,25 @@ func aligned(size int) int { return (size + unix.NLMSG_ALIGNTO - 1) &^ (unix.NLM
 // end is the error that a dump ended with: NLMSG_DONE carries one too. An error
 // message without an error acknowledges a request, and is no end of a dump.
 func (m message) end() error {
-	if len(m.content) < 4 {
-		return errCut
+	if failed, err := m.failure(); failed || err != nil {
+		return err
 	}
-	code := int32(binary.NativeEndian.Uint32(m.content))
-	switch {
-	case code < 0:
-		return unix.Errno(-code)
-	case m.kind == unix.NLMSG_ERROR:
+	if m.kind == unix.NLMSG_ERROR {
 		return errors.New("the kernel's answer is no dump")
 	}
 	return nil
+}
+
+// failure is the error number in an NLMSG_ERROR or NLMSG_DONE message. Without
+// failed, an error says that the message itself is no good.
+func (m message) failure() (failed bool, err error) {
+	if len(m.content) < 4 {
+		return false, errCut
+	}
+	if code := int32(binary.NativeEndian.Uint32(m.content)); code < 0 {
+		return true, unix.Errno(-code)
+	}
+	return false, nil
 }
 
 // cutAttribute takes the first attribute off b; see struct nlattr in
@@ -235,4 +260,12 @@ func cutAttribute(b []byte) (kind uint16, value, rest []byte, err error) {
 	}
 	kind = binary.NativeEndian.Uint16(b[2:]) &^ (unix.NLA_F_NESTED | unix.NLA_F_NET_BYTEORDER)
 	return kind, b[unix.SizeofNlAttr:size], b[min(aligned(size), len(b)):], nil
+}
+
+// appendAttribute appends a struct nlattr with its padding to b.
+func appendAttribute(b []byte, kind uint16, content []byte) []byte {
+	b = binary.NativeEndian.AppendUint16(b, uint16(unix.SizeofNlAttr+len(content)))
+	b = binary.NativeEndian.AppendUint16(b, kind)
+	b = append(b, content...)
+	return append(b, make([]byte, aligned(len(content))-len(content))...)
 }

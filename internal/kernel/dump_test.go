@@ -387,12 +387,7 @@ func TestCutMessages(t *testing.T) {
 }
 
 // attribute is a struct nlattr.
-func attribute(kind uint16, content ...byte) []byte {
-	b := binary.NativeEndian.AppendUint16(nil, uint16(unix.SizeofNlAttr+len(content)))
-	b = binary.NativeEndian.AppendUint16(b, kind)
-	b = append(b, content...)
-	return append(b, make([]byte, aligned(len(b))-len(b))...)
-}
+func attribute(kind uint16, content ...byte) []byte { return appendAttribute(nil, kind, content) }
 
 func TestMalformedPeers(t *testing.T) {
 	key := testKey(1)

@@ -63,29 +63,40 @@ func (d *devices) hasEntry(mac address.MAC, fits func(Entry) bool) (bool, error)
 }
 
 func (d *devices) SetEntry(mac address.MAC, dst netip.Addr) error {
-	if err := d.setEntry(mac, dst); err != nil {
-		return fmt.Errorf("setting FDB entry %s dst %s via %s on %s: %w", mac, dst, d.wireguardName(), d.vxlanName(), err)
-	}
-	return nil
+	return d.SetEntries([]Destination{{mac, dst}})
 }
 
-func (d *devices) setEntry(mac address.MAC, dst netip.Addr) error {
-	// The kernel takes the entry with IPv6 off, too, but nothing comes through.
-	if !d.ipv6 {
-		if _, err := d.hasAddress(dst); err != nil {
-			return err
+func (d *devices) SetEntries(entries []Destination) error {
+	// The kernel takes entries with IPv6 off, too, but nothing comes through.
+	if !d.ipv6 && len(entries) > 0 {
+		if _, err := d.hasAddress(entries[0].Addr); err != nil {
+			return fmt.Errorf("setting FDB entries on %s: %w", d.vxlanName(), err)
 		}
 	}
-	flags := unix.NLM_F_ACK | unix.NLM_F_CREATE | unix.NLM_F_REPLACE
-	if mac == Flood {
-		flags = unix.NLM_F_ACK | unix.NLM_F_CREATE | unix.NLM_F_APPEND
+	requests := make([]*nl.NetlinkRequest, len(entries))
+	for i, e := range entries {
+		flags := unix.NLM_F_CREATE | unix.NLM_F_REPLACE
+		if e.MAC == Flood {
+			flags = unix.NLM_F_CREATE | unix.NLM_F_APPEND
+		}
+		requests[i] = d.entryRequest(unix.RTM_NEWNEIGH, flags, e.MAC, destination(e.Addr, d.Index().WireGuard)...)
 	}
-	req := d.entryRequest(unix.RTM_NEWNEIGH, flags, mac,
-		nl.NewRtAttr(netlink.NDA_DST, dst.AsSlice()),
-		nl.NewRtAttr(netlink.NDA_IFINDEX, nl.Uint32Attr(uint32(d.wireguard.Attrs().Index))))
-	_, err := req.Execute(unix.NETLINK_ROUTE, 0)
+	errs, err := sendAll(unix.NETLINK_ROUTE, requests)
+	if err != nil {
+		return fmt.Errorf("setting %d FDB entries on %s: %w", len(entries), d.vxlanName(), err)
+	}
+	for i, e := range entries {
+		if errs[i] != nil {
+			errs[i] = fmt.Errorf("setting FDB entry %s dst %s via %s on %s: %w", e.MAC, e.Addr, d.wireguardName(), d.vxlanName(), d.setError(errs[i]))
+		}
+	}
+	return bulkError(errs)
+}
+
+// setError says what the kernel means by an error of vxlan_fdb_add() and
+// vxlan_fdb_parse() in drivers/net/vxlan/vxlan_core.c.
+func (d *devices) setError(err error) error {
 	switch {
-	// vxlan_fdb_add() and vxlan_fdb_parse() in drivers/net/vxlan/vxlan_core.c.
 	case errors.Is(err, unix.EAFNOSUPPORT):
 		return fmt.Errorf("interface %s %w: it takes no IPv6 destinations, it needs an IPv6 address as its local: %w", d.vxlanName(), ErrUnfit, err)
 	case errors.Is(err, unix.EADDRNOTAVAIL):
@@ -94,28 +105,38 @@ func (d *devices) setEntry(mac address.MAC, dst netip.Addr) error {
 	return classify(err)
 }
 
-func (d *devices) RemoveEntry(e Entry) error {
-	parts := []nl.NetlinkRequestData{nl.NewRtAttr(netlink.NDA_DST, e.Dst.AsSlice())}
-	if e.Via != 0 {
-		parts = append(parts, nl.NewRtAttr(netlink.NDA_IFINDEX, nl.Uint32Attr(uint32(e.Via))))
+// destination is where an entry leads to, as attributes of a request.
+func destination(dst netip.Addr, via int) []nl.NetlinkRequestData {
+	parts := []nl.NetlinkRequestData{nl.NewRtAttr(netlink.NDA_DST, dst.AsSlice())}
+	if via != 0 {
+		parts = append(parts, nl.NewRtAttr(netlink.NDA_IFINDEX, nl.Uint32Attr(uint32(via))))
 	}
-	err := d.removeEntries(e.MAC, parts...)
-	if errors.Is(err, unix.EADDRNOTAVAIL) {
-		err = d.removeLostEntry(e)
-	}
-	if err != nil {
-		return fmt.Errorf("removing FDB entry %s dst %s from %s: %w", e.MAC, e.Dst, d.vxlanName(), classify(err))
-	}
-	return nil
+	return parts
 }
 
-// removeEntries removes the entries for mac that match all parts.
-func (d *devices) removeEntries(mac address.MAC, parts ...nl.NetlinkRequestData) error {
-	_, err := d.entryRequest(unix.RTM_DELNEIGH, unix.NLM_F_ACK, mac, parts...).Execute(unix.NETLINK_ROUTE, 0)
-	if errors.Is(err, unix.ENOENT) {
-		return nil
+func (d *devices) RemoveEntry(e Entry) error { return d.RemoveEntries([]Entry{e}) }
+
+func (d *devices) RemoveEntries(entries []Entry) error {
+	requests := make([]*nl.NetlinkRequest, len(entries))
+	for i, e := range entries {
+		requests[i] = d.entryRequest(unix.RTM_DELNEIGH, 0, e.MAC, destination(e.Dst, e.Via)...)
 	}
-	return err
+	errs, err := sendAll(unix.NETLINK_ROUTE, requests)
+	if err != nil {
+		return fmt.Errorf("removing %d FDB entries from %s: %w", len(entries), d.vxlanName(), err)
+	}
+	for i, e := range entries {
+		if errors.Is(errs[i], unix.EADDRNOTAVAIL) {
+			errs[i] = d.removeLostEntry(e)
+		}
+		switch {
+		case errors.Is(errs[i], unix.ENOENT):
+			errs[i] = nil
+		case errs[i] != nil:
+			errs[i] = fmt.Errorf("removing FDB entry %s dst %s from %s: %w", e.MAC, e.Dst, d.vxlanName(), classify(errs[i]))
+		}
+	}
+	return bulkError(errs)
 }
 
 // removeLostEntry removes an entry whose Via is gone. vxlan_fdb_parse() in
@@ -130,7 +151,8 @@ func (d *devices) removeLostEntry(e Entry) error {
 	if err != nil || !there { // somebody has replaced it
 		return err
 	}
-	return d.removeEntries(e.MAC)
+	_, err = d.entryRequest(unix.RTM_DELNEIGH, unix.NLM_F_ACK, e.MAC).Execute(unix.NETLINK_ROUTE, 0)
+	return err
 }
 
 func (d *devices) Entries() ([]Entry, error) {

@@ -50,6 +50,9 @@ type Devices interface {
 	// among its allowed IPs. It takes no allowed IP from a peer with the key,
 	// but takes addr from any other.
 	AddPeer(key address.Key, addr netip.Addr) error
+	// AddPeers does to many peers what AddPeer does to one, in few messages.
+	// After an error some are added and some are not.
+	AddPeers(peers []PeerAddress) error
 	// ResetPeer removes the peer with the key, if any, and adds it anew with
 	// addr as its sole allowed IP, in one message to the kernel.
 	ResetPeer(key address.Key, addr netip.Addr) error
@@ -57,8 +60,9 @@ type Devices interface {
 	// it from any other peer, and leaves the rest of the peer as it is. A key
 	// without a peer is no error.
 	Readdress(key address.Key, addr netip.Addr) error
-	// RemovePeers removes the peers with these keys. A key without a peer is
-	// no error.
+	// RemovePeers removes the peers with these keys, in few messages. A key
+	// without a peer is no error. After an error some are removed and some are
+	// not.
 	RemovePeers(keys []address.Key) error
 
 	// Remote is the VXLAN interface's own default destination (`remote` of
@@ -80,10 +84,16 @@ type Devices interface {
 	// one. Doing it again changes nothing. The error is ErrUnfit when IPv6 is off
 	// or the VXLAN interface takes no IPv6 destinations.
 	SetEntry(mac address.MAC, dst netip.Addr) error
+	// SetEntries does for many what SetEntry does for one, many at a time. It
+	// tries all of them; the error is a *BulkError when some failed.
+	SetEntries(entries []Destination) error
 	// RemoveEntry removes an FDB entry. One that is not there is no error. An
 	// entry of Flood whose Via is an interface that is gone stays, without an
 	// error: the kernel has no request that removes it alone.
 	RemoveEntry(e Entry) error
+	// RemoveEntries does for many what RemoveEntry does for one, with an error as
+	// of SetEntries.
+	RemoveEntries(entries []Entry) error
 
 	Close() error
 }
@@ -106,6 +116,18 @@ type Entry struct {
 	// names none. Without it a link-local Dst has no route.
 	Via       int
 	Permanent bool
+}
+
+// PeerAddress is a peer to add, and an address to be among its allowed IPs.
+type PeerAddress struct {
+	Key  address.Key
+	Addr netip.Addr
+}
+
+// Destination is an FDB entry to set.
+type Destination struct {
+	MAC  address.MAC
+	Addr netip.Addr
 }
 
 // ErrMissing is the error when a domain's interface does not exist.

@@ -5,11 +5,14 @@
 package kernel
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"math/rand/v2"
 	"net/netip"
+	"os"
 	"os/exec"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -415,20 +418,149 @@ func TestReadingWhileOthersWrite(t *testing.T) {
 	t.Logf("%d interruptions, %d lists, %d searches", interruptions, lists, searches)
 }
 
+func TestBulk(t *testing.T) {
+	d := newDevices(t).(*devices)
+	for _, empty := range []error{d.AddPeers(nil), d.RemovePeers(nil), d.SetEntries(nil), d.RemoveEntries(nil)} {
+		ok(t, empty)
+	}
+	const n = 1000 // in several messages and several goes
+	var peers []PeerAddress
+	var want []policy.Peer
+	var entries []Destination
+	var set []Entry
+	via := d.Index().WireGuard
+	for i := range n {
+		mac, addr := address.RFC4291.Of(testKey(i))
+		peers = append(peers, PeerAddress{testKey(i), addr})
+		want = append(want, policy.Peer{Key: testKey(i), AllowedIPs: []netip.Prefix{netip.PrefixFrom(addr, 128)}})
+		entries = append(entries, Destination{Flood, addr}, Destination{mac, addr})
+		set = append(set, Entry{Flood, addr, via, true}, Entry{mac, addr, via, true})
+	}
+	for range 2 { // the second time changes nothing
+		ok(t, d.AddPeers(peers))
+		got, err := d.Peers()
+		ok(t, err)
+		if !reflect.DeepEqual(got, want) {
+			t.Fatalf("%d peers, want %d", len(got), n)
+		}
+	}
+	ok(t, d.AddPeers([]PeerAddress{{testKey(1), netip.MustParseAddr("192.0.2.7")}}))
+	if p, _, err := d.Peer(testKey(1)); err != nil || len(p.AllowedIPs) != 2 || p.AllowedIPs[1].String() != "192.0.2.7/32" {
+		t.Errorf("%+v, %v", p, err)
+	}
+	sorted := func(entries []Entry) []Entry {
+		return slices.SortedFunc(slices.Values(entries), func(a, b Entry) int {
+			return cmp.Or(slices.Compare(a.MAC[:], b.MAC[:]), a.Dst.Compare(b.Dst))
+		})
+	}
+	// The kernel refuses a multicast MAC.
+	refused := Destination{address.MAC{0x33, 0x33}, netip.MustParseAddr("fe80::a")}
+	for range 2 {
+		err := d.SetEntries(slices.Insert(slices.Clone(entries), 1500, refused))
+		var bulk *BulkError
+		if !errors.As(err, &bulk) || len(bulk.Errs) != 2*n+1 || len(bulk.Unwrap()) != 1 || !errors.Is(bulk.Errs[1500], unix.EOPNOTSUPP) {
+			t.Errorf("setting entries: %v", err)
+		}
+		got, err := d.Entries()
+		ok(t, err)
+		if !slices.Equal(sorted(got), sorted(set)) {
+			t.Fatalf("%d entries, want %d", len(got), len(set))
+		}
+	}
+	var bulk *BulkError
+	if err := d.SetEntries(slices.Repeat([]Destination{refused}, n)); !errors.As(err, &bulk) || len(bulk.Unwrap()) != n {
+		t.Errorf("setting refused entries: %v", err)
+	}
+	for range 2 { // the second time they are gone, and that is fine
+		ok(t, d.RemoveEntries(set[:len(set)-2]))
+		ok(t, d.RemovePeers(keysOf(want[:n-1])))
+	}
+	if got, err := d.Entries(); err != nil || !slices.Equal(sorted(got), sorted(set[len(set)-2:])) {
+		t.Errorf("entries left: %+v, %v", got, err)
+	}
+	if got, err := d.Peers(); err != nil || !reflect.DeepEqual(got, want[n-1:]) {
+		t.Errorf("peers left: %+v, %v", got, err)
+	}
+}
+
+// manyDevices makes interfaces with so many peers and their FDB entries.
+func manyDevices(b *testing.B, n int) (d *devices, peers []PeerAddress, entries []Entry) {
+	b.Helper()
+	sh(b, "ip link add wgtest type wireguard && ip link add vxtest type vxlan id 99 local fe80::1 dstport 8472 dev wgtest")
+	b.Cleanup(func() { sh(b, "ip link del vxtest; ip link del wgtest") })
+	opened, err := Open("wgtest", "vxtest")
+	ok(b, err)
+	b.Cleanup(func() { opened.Close() })
+	d = opened.(*devices)
+	for i := range n {
+		key := testKey(i)
+		mac, addr := address.RFC4291.Of(key)
+		peers = append(peers, PeerAddress{key, addr})
+		entries = append(entries, Entry{Flood, addr, d.Index().WireGuard, true}, Entry{mac, addr, d.Index().WireGuard, true})
+	}
+	setMany(b, d, peers, entries)
+	return d, peers, entries
+}
+
+func setMany(b *testing.B, d *devices, peers []PeerAddress, entries []Entry) {
+	b.Helper()
+	ok(b, d.AddPeers(peers))
+	var destinations []Destination
+	for _, e := range entries {
+		destinations = append(destinations, Destination{e.MAC, e.Dst})
+	}
+	ok(b, d.SetEntries(destinations))
+}
+
+// Removing 5,000 of 20,000 peers and their FDB entries, and adding them again;
+// by hand with wg(8) and bridge(8), one command each.
+func BenchmarkBulk(b *testing.B) {
+	d, peers, entries := manyDevices(b, 20000)
+	peers, entries = peers[:5000], entries[:10000]
+	var keys []address.Key
+	var set, remove, unset strings.Builder
+	remove.WriteString("set wgtest")
+	for _, p := range peers {
+		keys = append(keys, p.Key)
+		fmt.Fprintf(&remove, " peer %s remove", p.Key)
+	}
+	for _, e := range entries {
+		fmt.Fprintf(&unset, "fdb del %s dev vxtest dst %s via wgtest\n", e.MAC, e.Dst)
+		fmt.Fprintf(&set, "fdb append %s dev vxtest dst %s via wgtest\n", e.MAC, e.Dst)
+	}
+	ok(b, os.WriteFile("remove", []byte(remove.String()), 0o600))
+	ok(b, os.WriteFile("unset", []byte(unset.String()), 0o600))
+	ok(b, os.WriteFile("set", []byte(set.String()), 0o600))
+	run := func(name string, prepare, do func()) {
+		b.Run(name, func(b *testing.B) {
+			for range b.N {
+				b.StopTimer()
+				prepare()
+				b.StartTimer()
+				do()
+			}
+		})
+	}
+	add := func() { setMany(b, d, peers, entries) }
+	run("RemovePeers", add, func() { ok(b, d.RemovePeers(keys)) })
+	run("wg", add, func() { sh(b, "xargs -a remove -s 1000000 -n 20000 wg") })
+	run("RemoveEntries", add, func() { ok(b, d.RemoveEntries(entries)) })
+	run("bridge del", add, func() { sh(b, "bridge -batch unset") })
+	gone := func() { add(); ok(b, d.RemoveEntries(entries)); ok(b, d.RemovePeers(keys)) }
+	run("AddPeers", gone, func() { ok(b, d.AddPeers(peers)) })
+	run("AddPeer", gone, func() {
+		for _, p := range peers {
+			ok(b, d.AddPeer(p.Key, p.Addr))
+		}
+	})
+	run("SetEntries", gone, func() { setMany(b, d, nil, entries) })
+	run("bridge append", gone, func() { sh(b, "bridge -batch set") })
+}
+
 func BenchmarkPeers(b *testing.B) {
 	const peers = 20000
-	sh(b, "ip link add wgtest type wireguard && ip link add vxtest type vxlan id 99 local fe80::1 dstport 8472 dev wgtest")
-	defer sh(b, "ip link del vxtest; ip link del wgtest")
-	d, err := Open("wgtest", "vxtest")
-	ok(b, err)
-	defer d.Close()
-	all := make([]policy.Peer, peers)
-	for n := range all {
-		addr := netip.AddrFrom16([16]byte{0: 0xfe, 1: 0x80, 14: byte(n >> 8), 15: byte(n)})
-		all[n] = policy.Peer{Key: testKey(n), AllowedIPs: []netip.Prefix{netip.PrefixFrom(addr, 128)}}
-	}
-	setPeers(b, d.(*devices), all)
-	client := d.(*devices).wg
+	d, _, _ := manyDevices(b, peers)
+	client := d.wg
 	b.Run("wgctrl", func(b *testing.B) {
 		for b.Loop() {
 			device, err := client.Device("wgtest")

@@ -52,17 +52,25 @@ func (d *devices) dumpDevice(size int, each func(content []byte) (more bool, err
 // deviceRequest is the request for a dump of the WireGuard device. The family is
 // the type of the answer's messages.
 func (d *devices) deviceRequest() (req *nl.NetlinkRequest, family uint16, err error) {
-	if d.family == 0 {
-		wireguard, err := netlink.GenlFamilyGet(unix.WG_GENL_NAME)
-		if err != nil {
-			return nil, 0, fmt.Errorf("looking for WireGuard's netlink: %w", err)
-		}
-		d.family = wireguard.ID
+	if family, err = d.wireguardFamily(); err != nil {
+		return nil, 0, err
 	}
-	req = nl.NewNetlinkRequest(int(d.family), unix.NLM_F_DUMP)
+	req = nl.NewNetlinkRequest(int(family), unix.NLM_F_DUMP)
 	req.AddData(&nl.Genlmsg{Command: unix.WG_CMD_GET_DEVICE, Version: unix.WG_GENL_VERSION})
 	req.AddData(nl.NewRtAttr(unix.WGDEVICE_A_IFINDEX, nl.Uint32Attr(uint32(d.wireguard.Attrs().Index))))
-	return req, d.family, nil
+	return req, family, nil
+}
+
+// wireguardFamily is the type of WireGuard's messages in generic netlink.
+func (d *devices) wireguardFamily() (uint16, error) {
+	if d.family == 0 {
+		family, err := netlink.GenlFamilyGet(unix.WG_GENL_NAME)
+		if err != nil {
+			return 0, fmt.Errorf("looking for WireGuard's netlink: %w", err)
+		}
+		d.family = family.ID
+	}
+	return d.family, nil
 }
 
 func (d *devices) Peers() ([]policy.Peer, error) {
@@ -120,13 +128,72 @@ func (d *devices) Readdress(key address.Key, addr netip.Addr) error {
 	return d.configure(fmt.Sprintf("changing the allowed IPs of peer %s", key), peer)
 }
 
+// peersPerMessage is how many peers are changed by one message. They must fit
+// into one attribute, which has at most 64 KiB; a peer with an allowed IP takes
+// 92 bytes. While the kernel works on a message nobody else can change an
+// interface of the gateway (rtnl_lock() in wg_set_device()).
+const peersPerMessage = 256
+
+func (d *devices) AddPeers(peers []PeerAddress) error {
+	if len(peers) == 0 {
+		return nil
+	}
+	doing := fmt.Sprintf("adding %d peers, the first of them %s,", len(peers), peers[0].Key)
+	return d.setPeers(doing, len(peers), func(b []byte, i int) []byte {
+		p := peers[i]
+		b = appendAttribute(b, unix.WGPEER_A_PUBLIC_KEY, p.Key[:])
+		family := unix.AF_INET6
+		if p.Addr.Is4() {
+			family = unix.AF_INET
+		}
+		var ip []byte
+		ip = appendAttribute(ip, unix.WGALLOWEDIP_A_FAMILY, nl.Uint16Attr(uint16(family)))
+		ip = appendAttribute(ip, unix.WGALLOWEDIP_A_IPADDR, p.Addr.AsSlice())
+		ip = appendAttribute(ip, unix.WGALLOWEDIP_A_CIDR_MASK, []byte{byte(p.Addr.BitLen())})
+		ips := appendAttribute(nil, unix.NLA_F_NESTED, ip) // an array, of one
+		return appendAttribute(b, unix.WGPEER_A_ALLOWEDIPS|unix.NLA_F_NESTED, ips)
+	})
+}
+
 func (d *devices) RemovePeers(keys []address.Key) error {
 	if len(keys) == 0 {
 		return nil
 	}
-	peers := make([]wgtypes.PeerConfig, len(keys))
-	for i, key := range keys {
-		peers[i] = wgtypes.PeerConfig{PublicKey: wgtypes.Key(key), Remove: true}
+	doing := fmt.Sprintf("removing %d peers, the first of them %s,", len(keys), keys[0])
+	return d.setPeers(doing, len(keys), func(b []byte, i int) []byte {
+		b = appendAttribute(b, unix.WGPEER_A_PUBLIC_KEY, keys[i][:])
+		return appendAttribute(b, unix.WGPEER_A_FLAGS, nl.Uint32Attr(unix.WGPEER_F_REMOVE_ME))
+	})
+}
+
+// setPeers changes n peers, in few messages; attrs appends the attributes of one.
+// doing says what for, for an error.
+func (d *devices) setPeers(doing string, n int, attrs func(b []byte, i int) []byte) error {
+	family, err := d.wireguardFamily()
+	if err != nil {
+		return fmt.Errorf("%s on %s: %w", doing, d.wireguardName(), err)
 	}
-	return d.configure(fmt.Sprintf("removing %d peers, the first of them %s,", len(keys), keys[0]), peers...)
+	var requests []*nl.NetlinkRequest
+	for first := 0; first < n; first += peersPerMessage {
+		var peers []byte
+		for i := first; i < min(first+peersPerMessage, n); i++ {
+			peers = appendAttribute(peers, unix.NLA_F_NESTED, attrs(nil, i)) // an array
+		}
+		req := nl.NewNetlinkRequest(int(family), 0)
+		req.AddData(&nl.Genlmsg{Command: unix.WG_CMD_SET_DEVICE, Version: unix.WG_GENL_VERSION})
+		req.AddData(nl.NewRtAttr(unix.WGDEVICE_A_IFINDEX, nl.Uint32Attr(uint32(d.wireguard.Attrs().Index))))
+		req.AddData(nl.NewRtAttr(unix.WGDEVICE_A_PEERS|unix.NLA_F_NESTED, peers))
+		requests = append(requests, req)
+	}
+	// One at a time: together they might be more than the kernel takes in one go.
+	for _, req := range requests {
+		errs, err := sendAll(unix.NETLINK_GENERIC, []*nl.NetlinkRequest{req})
+		if err == nil {
+			err = errs[0]
+		}
+		if err != nil {
+			return fmt.Errorf("%s on %s: %w", doing, d.wireguardName(), classify(err))
+		}
+	}
+	return nil
 }

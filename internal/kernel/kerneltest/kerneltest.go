@@ -124,6 +124,14 @@ func (d *Devices) AddPeer(key address.Key, addr netip.Addr) error {
 	return nil
 }
 
+func (d *Devices) AddPeers(peers []kernel.PeerAddress) error {
+	d.between("AddPeers")
+	for _, p := range peers {
+		d.add(p.Key, p.Addr)
+	}
+	return nil
+}
+
 func (d *Devices) add(key address.Key, addr netip.Addr) {
 	if key == d.Key {
 		return // the kernel ignores it without a word
@@ -178,6 +186,19 @@ func (d *Devices) Entries() (entries []kernel.Entry, err error) {
 
 func (d *Devices) SetEntry(mac address.MAC, dst netip.Addr) error {
 	d.between("SetEntry")
+	d.set(mac, dst)
+	return nil
+}
+
+func (d *Devices) SetEntries(entries []kernel.Destination) error {
+	d.between("SetEntries")
+	for _, e := range entries {
+		d.set(e.MAC, e.Addr)
+	}
+	return nil
+}
+
+func (d *Devices) set(mac address.MAC, dst netip.Addr) {
 	e := kernel.Entry{MAC: mac, Dst: dst, Via: d.Number.WireGuard, Permanent: true}
 	if mac != kernel.Flood {
 		d.FDB = slices.DeleteFunc(d.FDB, func(old kernel.Entry) bool { return old.MAC == mac })
@@ -185,15 +206,26 @@ func (d *Devices) SetEntry(mac address.MAC, dst netip.Addr) error {
 	if !slices.Contains(d.FDB, e) {
 		d.FDB = append(d.FDB, e)
 	}
-	return nil
 }
 
 func (d *Devices) RemoveEntry(e kernel.Entry) error {
 	d.between("RemoveEntry")
-	d.FDB = slices.DeleteFunc(d.FDB, func(old kernel.Entry) bool {
-		return old.MAC == e.MAC && old.Dst == e.Dst && old.Via == e.Via
-	})
+	d.unset(e)
 	return nil
+}
+
+func (d *Devices) RemoveEntries(entries []kernel.Entry) error {
+	d.between("RemoveEntries")
+	d.unset(entries...)
+	return nil
+}
+
+func (d *Devices) unset(entries ...kernel.Entry) {
+	d.FDB = slices.DeleteFunc(d.FDB, func(old kernel.Entry) bool {
+		return slices.ContainsFunc(entries, func(e kernel.Entry) bool {
+			return old.MAC == e.MAC && old.Dst == e.Dst && old.Via == e.Via
+		})
+	})
 }
 
 // Faulty passes calls on to Devices and lets chosen ones fail.
@@ -256,6 +288,10 @@ func (f *Faulty) AddPeer(key address.Key, addr netip.Addr) error {
 	return f.do("AddPeer", func() error { return f.Devices.AddPeer(key, addr) })
 }
 
+func (f *Faulty) AddPeers(peers []kernel.PeerAddress) error {
+	return f.do("AddPeers", func() error { return f.Devices.AddPeers(peers) })
+}
+
 func (f *Faulty) ResetPeer(key address.Key, addr netip.Addr) error {
 	return f.do("ResetPeer", func() error { return f.Devices.ResetPeer(key, addr) })
 }
@@ -280,4 +316,12 @@ func (f *Faulty) SetEntry(mac address.MAC, dst netip.Addr) error {
 
 func (f *Faulty) RemoveEntry(e kernel.Entry) error {
 	return f.do("RemoveEntry", func() error { return f.Devices.RemoveEntry(e) })
+}
+
+func (f *Faulty) SetEntries(entries []kernel.Destination) error {
+	return f.do("SetEntries", func() error { return f.Devices.SetEntries(entries) })
+}
+
+func (f *Faulty) RemoveEntries(entries []kernel.Entry) error {
+	return f.do("RemoveEntries", func() error { return f.Devices.RemoveEntries(entries) })
 }

@@ -75,18 +75,21 @@ func TestModelPeers(t *testing.T) {
 // calls are all calls that ask the kernel, by the method's name.
 func calls(d kernel.Devices) map[string]func() error {
 	return map[string]func() error{
-		"PublicKey":   func() error { _, err := d.PublicKey(); return err },
-		"Owns":        func() error { _, err := d.Owns(address.MAC{2}, at); return err },
-		"Peers":       func() error { _, err := d.Peers(); return err },
-		"Peer":        func() error { _, _, err := d.Peer(one); return err },
-		"AddPeer":     func() error { return d.AddPeer(one, at) },
-		"ResetPeer":   func() error { return d.ResetPeer(one, at) },
-		"Readdress":   func() error { return d.Readdress(one, at) },
-		"RemovePeers": func() error { return d.RemovePeers([]address.Key{one}) },
-		"HasEntry":    func() error { _, err := d.HasEntry(address.MAC{2}, netip.Addr{}); return err },
-		"Entries":     func() error { _, err := d.Entries(); return err },
-		"SetEntry":    func() error { return d.SetEntry(address.MAC{2}, at) },
-		"RemoveEntry": func() error { return d.RemoveEntry(kernel.Entry{MAC: address.MAC{2}, Dst: at}) },
+		"PublicKey":     func() error { _, err := d.PublicKey(); return err },
+		"Owns":          func() error { _, err := d.Owns(address.MAC{2}, at); return err },
+		"Peers":         func() error { _, err := d.Peers(); return err },
+		"Peer":          func() error { _, _, err := d.Peer(one); return err },
+		"AddPeer":       func() error { return d.AddPeer(one, at) },
+		"AddPeers":      func() error { return d.AddPeers([]kernel.PeerAddress{{Key: one, Addr: at}}) },
+		"ResetPeer":     func() error { return d.ResetPeer(one, at) },
+		"Readdress":     func() error { return d.Readdress(one, at) },
+		"RemovePeers":   func() error { return d.RemovePeers([]address.Key{one}) },
+		"HasEntry":      func() error { _, err := d.HasEntry(address.MAC{2}, netip.Addr{}); return err },
+		"Entries":       func() error { _, err := d.Entries(); return err },
+		"SetEntry":      func() error { return d.SetEntry(address.MAC{2}, at) },
+		"SetEntries":    func() error { return d.SetEntries([]kernel.Destination{{MAC: address.MAC{2}, Addr: at}}) },
+		"RemoveEntries": func() error { return d.RemoveEntries([]kernel.Entry{{MAC: address.MAC{2}, Dst: at}}) },
+		"RemoveEntry":   func() error { return d.RemoveEntry(kernel.Entry{MAC: address.MAC{2}, Dst: at}) },
 	}
 }
 
