@@ -113,10 +113,7 @@ func (d *Domain) Remove(records ...policy.Record) (gone bool, err error) {
 	if err := d.Kernel.RemovePeers(keys); err != nil && d.Kernel.RemovePeers(keys) != nil {
 		return false, err
 	}
-	for _, key := range keys {
-		err = errors.Join(err, d.removeEntries(key))
-	}
-	return true, errors.Join(err, d.forgetPeers(records...))
+	return true, errors.Join(d.removeEntries(keys...), d.forgetPeers(records...))
 }
 
 // forgetPeers takes peers that are gone out of the state.
@@ -133,10 +130,10 @@ func (d *Domain) forgetPeers(records ...policy.Record) error {
 // Readdress makes managed peers of left-over ones, and returns all peers as they
 // are then.
 func (d *Domain) Readdress(keys ...address.Key) (Survey, error) {
+	if err := d.setEntries(keys...); err != nil {
+		return Survey{}, err
+	}
 	for _, key := range keys {
-		if err := d.setEntries(key); err != nil {
-			return Survey{}, err
-		}
 		_, addr := d.Config.Addresses.Of(key)
 		if err := d.Kernel.Readdress(key, addr); err != nil {
 			return Survey{}, err

@@ -10,22 +10,25 @@ import (
 	"wgkex/internal/policy"
 )
 
-// setEntries makes sure of both FDB entries of a managed peer.
-func (d *Domain) setEntries(key address.Key) error {
-	mac, addr := d.Config.Addresses.Of(key)
-	if err := d.Kernel.SetEntry(kernel.Flood, addr); err != nil {
-		return err
+// setEntries makes sure of both FDB entries of managed peers.
+func (d *Domain) setEntries(keys ...address.Key) error {
+	entries := make([]kernel.Destination, 0, 2*len(keys))
+	for _, key := range keys {
+		mac, addr := d.Config.Addresses.Of(key)
+		entries = append(entries, kernel.Destination{MAC: kernel.Flood, Addr: addr}, kernel.Destination{MAC: mac, Addr: addr})
 	}
-	return d.Kernel.SetEntry(mac, addr)
+	return d.Kernel.SetEntries(entries)
 }
 
-// removeEntries removes both FDB entries of a managed peer.
-func (d *Domain) removeEntries(key address.Key) error {
-	mac, addr := d.Config.Addresses.Of(key)
+// removeEntries removes both FDB entries of managed peers.
+func (d *Domain) removeEntries(keys ...address.Key) error {
 	via := d.Kernel.Index().WireGuard
-	return errors.Join(
-		d.Kernel.RemoveEntry(kernel.Entry{MAC: mac, Dst: addr, Via: via}),
-		d.Kernel.RemoveEntry(kernel.Entry{MAC: kernel.Flood, Dst: addr, Via: via}))
+	entries := make([]kernel.Entry, 0, 2*len(keys))
+	for _, key := range keys {
+		mac, addr := d.Config.Addresses.Of(key)
+		entries = append(entries, kernel.Entry{MAC: mac, Dst: addr, Via: via}, kernel.Entry{MAC: kernel.Flood, Dst: addr, Via: via})
+	}
+	return d.Kernel.RemoveEntries(entries)
 }
 
 // Drift is how the FDB differs from what the peers ask for.
@@ -85,17 +88,13 @@ func (d *Domain) Repair(peers []policy.Peer) (Drift, error) {
 	if err != nil {
 		return drift, err
 	}
-	for _, key := range drift.Peers {
-		if err := d.setEntries(key); err != nil {
-			return drift, err
-		}
+	if len(drift.Peers) > 0 {
+		err = d.setEntries(drift.Peers...)
 	}
-	for _, e := range drift.Orphans {
-		if err := d.Kernel.RemoveEntry(e); err != nil {
-			return drift, err
-		}
+	if len(drift.Orphans) > 0 {
+		err = errors.Join(err, d.Kernel.RemoveEntries(drift.Orphans))
 	}
-	return drift, nil
+	return drift, err
 }
 
 // towardsAny reports whether addr leads to one of the peers.
