@@ -83,7 +83,7 @@ func TestModules(t *testing.T) {
 	for program, want := range map[string][]string{
 		"wgkex-handler":   netlink,
 		"wgkex-cleanup":   netlink,
-		"wgkex-generator": {"github.com/pelletier/go-toml/v2", "golang.org/x/sys", "wgkex"},
+		"wgkex-generator": {"github.com/coreos/go-systemd/v22", "github.com/pelletier/go-toml/v2", "golang.org/x/sys", "wgkex"},
 	} {
 		got := goList(t, "{{with .Module}}{{.Path}}{{end}}", "-deps", "wgkex/cmd/"+program)
 		slices.Sort(got)

@@ -117,8 +117,8 @@ func TestCheckFindsAndSaysHowToMend(t *testing.T) {
 			`FAILED: wgkex@order.socket is failed, since port 10019 is taken by nc \(process [0-9]+\) \(ss -ltnp 'sport = :10019'\): end that program`, "systemctl stop foreign; wgkex apply", 0,
 		},
 		{
-			"cleanup failed", "rm -f /var/lib/wgkex/order.json; mkdir -p /var/lib/wgkex/order.json; systemctl start wgkex-cleanup@order.service; true",
-			"FAILED: the last cleanup of domain order failed: see journalctl", "rmdir /var/lib/wgkex/order.json; systemctl start wgkex-cleanup@order.service", 0,
+			"cleanup failed", "mkdir -p /run/systemd/system/wgkex-cleanup@order.service.d; printf '[Service]\\nExecStartPre=/nowhere\\n' > /run/systemd/system/wgkex-cleanup@order.service.d/x.conf; systemctl daemon-reload; systemctl start wgkex-cleanup@order.service; true",
+			"FAILED: the last cleanup of domain order failed: see journalctl", "rm /run/systemd/system/wgkex-cleanup@order.service.d/x.conf; systemctl daemon-reload; systemctl start wgkex-cleanup@order.service", 0,
 		},
 
 		{

@@ -284,6 +284,7 @@ func TestListenAddress(t *testing.T) {
 		t.Errorf("overlapping addresses: %v, %s", err, check)
 	}
 }
+
 func TestCommand(t *testing.T) {
 	key := newKey(t)
 	sh(t, "wgkex register localhost:%d ffww01 %s", port1, key)
