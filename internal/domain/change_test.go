@@ -1,6 +1,8 @@
 package domain_test
 
 import (
+	"os"
+	"path/filepath"
 	"testing"
 	"time"
 
@@ -35,6 +37,10 @@ func TestManyEvents(t *testing.T) {
 		t.Errorf("%d readings", g.Dumps)
 	}
 	want := many - (many+2)/3
+	// 512 events of 64 bytes at most, and 72 bytes for each peer.
+	if info, err := os.Stat(filepath.Join(g.Host.Dir, "d.state")); err != nil || info.Size() > int64(300+72*want+512*64) {
+		t.Errorf("%d peers take %d bytes, %v", want, info.Size(), err)
+	}
 	if got := g.Counts(); got != (policy.Counts{Peers: want, Pending: want}) || len(g.PeerList) != want {
 		t.Errorf("counted %+v, %d peers, want %d", got, len(g.PeerList), want)
 	}
@@ -62,6 +68,55 @@ func TestManyEvents(t *testing.T) {
 		}
 	})
 	g.Consistent()
+}
+
+// A process that opens domains over and over keeps nothing open.
+func TestNothingLeftOpen(t *testing.T) {
+	g := domaintest.New(t)
+	open := func() int {
+		files, err := os.ReadDir("/proc/self/fd")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return len(files)
+	}
+	before := open()
+	for n := range 20 {
+		g.Use(func(d *domain.Domain) {
+			if _, err := d.State(); err != nil {
+				t.Error(err)
+			}
+			if err := d.Add(domaintest.Key(n)); err != nil {
+				t.Error(err)
+			}
+			if _, err := d.Refresh(nil); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	if after := open(); after > before {
+		t.Errorf("%d files are open, after %d", after, before)
+	}
+}
+
+// A state that is from a later time than now is of another boot, whatever it
+// says.
+func TestStateOfTheFuture(t *testing.T) {
+	g := domaintest.New(t)
+	g.Boot -= time.Hour
+	g.Use(func(d *domain.Domain) {
+		if s, err := d.State(); s != nil || err != nil {
+			t.Errorf("%v, %v", s, err)
+		}
+	})
+	// Nor are its records a history.
+	g.Boot += time.Hour
+	g.AddRouter(domaintest.Key(1))
+	g.Read()
+	g.Boot -= time.Hour
+	if at := g.Read().Records[0].Registered; at != g.Boot {
+		t.Errorf("registered at %s, not now, at %s", at, g.Boot)
+	}
 }
 
 // The wall clock is seen to be set, and that is kept.

@@ -2,6 +2,7 @@ package domain
 
 import (
 	"bytes"
+	"errors"
 	"maps"
 	"os"
 	"path/filepath"
@@ -163,6 +164,33 @@ func TestStateCutAnywhere(t *testing.T) {
 	}
 	defer whole.Close()
 	wantRecords(t, whole, append(records, policy.NewRecord(key(2001), 11)))
+}
+
+// A file of another version, or one that is damaged where nothing else would
+// show it, is not believed.
+func TestStateDamaged(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "state")
+	s, _ := sample(t, path, 2)
+	whole, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for at := range headerSize + int(s.header.OthersSize) {
+		if at >= headerSize-4 && at < headerSize {
+			continue // nothing is kept there
+		}
+		data := bytes.Clone(whole)
+		data[at] ^= 1
+		if _, err := parseState(bytes.NewReader(data), int64(len(data))); !errors.Is(err, ErrState) {
+			t.Errorf("byte %d changed: %v", at, err)
+		}
+	}
+	data := bytes.Clone(whole)
+	byteOrder.PutUint32(data[len(stateMagic):], stateVersion+1)
+	byteOrder.PutUint32(data[headerSize-8:], checksum(data[:headerSize], data[headerSize:headerSize+int(s.header.OthersSize)]))
+	if _, err := parseState(bytes.NewReader(data), int64(len(data))); !errors.Is(err, ErrState) {
+		t.Errorf("another version: %v", err)
+	}
 }
 
 func TestEventsCrossNoPage(t *testing.T) {

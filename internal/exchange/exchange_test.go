@@ -597,8 +597,11 @@ func TestEveryStepFails(t *testing.T) {
 					}}
 					_, err := b.runOn(faulty, c.key)
 					what := fmt.Sprintf("%s, %s, afterwards %v", name, method, afterwards)
+					if again := method == "SetEntries" || method == "AddPeer"; again && name == "new key" && err != nil {
+						t.Errorf("%s: it was not done again: %v", what, err)
+					}
 					switch {
-					case err == nil: // it was done again
+					case err == nil:
 						b.WantRouter(c.key, true)
 					case !strings.Contains(err.Error(), errno.Error()):
 						t.Errorf("%s: got %v, want %v", what, err, errno)
@@ -610,6 +613,23 @@ func TestEveryStepFails(t *testing.T) {
 			}
 		}
 	}
+}
+
+// The kernel removes a peer that is to be reset, and does not add it again.
+func TestHalfAReset(t *testing.T) {
+	b := newBench(t)
+	b.silent(key(1))
+	faulty := &kerneltest.Faulty{Devices: b.Devices, Fault: func(_ int, method string) (error, bool) {
+		if method == "ResetPeer" {
+			b.PeerList = nil
+			return syscall.ENOBUFS, false
+		}
+		return nil, false
+	}}
+	if _, err := b.runOn(faulty, key(1)); !errors.Is(err, syscall.ENOBUFS) {
+		t.Errorf("got %v", err)
+	}
+	b.WantRouter(key(1), true)
 }
 
 // A process is killed at every step of every kind of exchange. Whoever comes

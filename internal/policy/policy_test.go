@@ -31,6 +31,7 @@ func TestKind(t *testing.T) {
 	}{
 		"own":             {own, Managed},
 		"own, of another": {peer(address.FFMUC, key(1)).AllowedIPs, LeftOver},
+		"own, of gluon":   {peer(address.Gluon, key(1)).AllowedIPs, LeftOver},
 		"none":            {nil, LeftOver},
 		"another's":       {other, Static},
 		"own and more":    {append(prefixes("fd00::/64"), own...), Static},
@@ -116,6 +117,7 @@ func TestDecide(t *testing.T) {
 		"no pending place, one overdue": {func(e *Exchange) { e.Counts, e.Overdue = Counts{5, 5}, &Record{} }, Replace, outcome.OK},
 		"a place, one overdue":          {func(e *Exchange) { e.Counts, e.Overdue = Counts{4, 4}, &Record{} }, Add, outcome.OK},
 		"lowered limits, one overdue":   {func(e *Exchange) { e.Counts, e.Overdue = Counts{11, 5}, &Record{} }, 0, outcome.Busy},
+		"lowered max_pending, overdue":  {func(e *Exchange) { e.Counts, e.Overdue = Counts{6, 6}, &Record{} }, 0, outcome.Busy},
 		"lowered limits":                {func(e *Exchange) { e.Counts = Counts{11, 11} }, 0, outcome.Busy},
 		"full, known, live":             {func(e *Exchange) { e.Counts, e.Managed = Counts{10, 5}, live }, Keep, outcome.OK},
 		"full, known, pending":          {func(e *Exchange) { e.Counts, e.Managed = Counts{10, 5}, pending }, Keep, outcome.OK},

@@ -189,3 +189,23 @@ func TestMarkedFor(t *testing.T) {
 		}
 	}
 }
+
+func TestSame(t *testing.T) {
+	r := Record{Key: key(1), Kind: Managed, LastHandshake: wall, Active: 1, Registered: 2, Marked: 3}
+	if !r.Same(r) {
+		t.Error("a record is not the same as itself")
+	}
+	for what, change := range map[string]func(*Record){
+		"another key":       func(o *Record) { o.Key = key(2) },
+		"static now":        func(o *Record) { o.Kind = Static },
+		"another handshake": func(o *Record) { o.LastHandshake = wall.Add(1) },
+		"registered anew":   func(o *Record) { o.Registered = 4 },
+		"another mark":      func(o *Record) { o.Marked = 0 },
+	} {
+		other := r
+		change(&other)
+		if r.Same(other) {
+			t.Errorf("%s: the same", what)
+		}
+	}
+}

@@ -156,6 +156,19 @@ func TestTrouble(t *testing.T) {
 	}
 }
 
+// A reading of all peers is told, so that its memory can be given back.
+func TestRefreshed(t *testing.T) {
+	b := newBench(t)
+	r := b.ask("d", domaintest.Key(1).String())
+	if b.Exchange(r); r.Err != nil || b.Refreshed {
+		t.Errorf("%v, refreshed %v", r.Err, b.Refreshed)
+	}
+	b.Number.WireGuard++
+	if b.Exchange(r); r.Err != nil || !b.Refreshed {
+		t.Errorf("on another device: %v, refreshed %v", r.Err, b.Refreshed)
+	}
+}
+
 // badlyClosed is devices that cannot be closed.
 type badlyClosed struct{ kernel.Devices }
 
