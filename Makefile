@@ -87,7 +87,7 @@ vm-%: $(DEB) build/vm/suite.test build/vm/kernel.test build/vm/probe
 	cp build/vm/probe build/vm/$*/suite-files
 	cp test/vm/suite/{gateway,router} build/vm/$*/suite-files
 	printf '%s\n' $(if $(RUN),-test.run '$(RUN)') > build/vm/$*/suite-files/arguments
-	test/vm/run -r $* -f build/vm/$*/suite-files -f build/vm/suite.test -f build/vm/kernel.test -f $(DEB) test/vm/suite/run 2>&1 | sed -u 's/^/$*: /'
+	WGKEX_VM_TIMEOUT=4800 test/vm/run -r $* -f build/vm/$*/suite-files -f build/vm/suite.test -f build/vm/kernel.test -f $(DEB) test/vm/suite/run 2>&1 | sed -u 's/^/$*: /'
 
 build/vm/suite.test: FORCE
 	CGO_ENABLED=0 go test -c -tags vm -trimpath -o $@ ./test/vm/suite
