@@ -4,35 +4,28 @@ package suite
 
 import (
 	"fmt"
-	"os"
 	"strings"
 	"testing"
 )
 
-// boot boots a container with what is installed here, and these files in its
-// /etc/wgkex, and returns a function that runs a command in it.
-func boot(t *testing.T, files map[string]string, options string) (in func(format string, args ...any) (string, error)) {
+// boot boots a container with what is installed and configured here, and returns
+// a function that runs a command in it.
+func boot(t *testing.T, options string) (in func(format string, args ...any) (string, error)) {
 	t.Helper()
-	sh(t, "rm -rf container && mkdir -p container/conf.d")
-	for name, text := range files {
-		if err := os.WriteFile("container/"+name, []byte(text), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
 	sh(t, `systemd-run -u container -p DevicePolicy=auto systemd-nspawn --directory=/ --volatile=overlay --boot --keep-unit --register=no \
-		--bind-ro=$PWD/container:/etc/wgkex --private-network %s`, options)
-	t.Cleanup(func() { sh(t, "systemctl stop container; rm -rf container") })
+		--private-network %s`, options)
+	t.Cleanup(func() { sh(t, "systemctl stop container") })
 	var leader string
 	in = func(format string, args ...any) (string, error) {
 		return try("nsenter -t %s -a bash -c %q", leader, fmt.Sprintf(format, args...))
 	}
 	eventually(t, "the container", func() bool {
-		// The container's first process is the child of systemd-nspawn's.
+		// Its first process is a child of systemd-nspawn, which has others before.
 		leader, _ = try("pgrep -P $(systemctl show -P MainPID container) | head -1")
 		if leader == "" {
 			return false
 		}
-		state, _ := in("systemctl is-system-running")
+		state, _ := in("test -e /run/systemd/container && systemctl is-system-running")
 		return state == "running" || state == "degraded"
 	})
 	return in
@@ -41,7 +34,8 @@ func boot(t *testing.T, files map[string]string, options string) (in func(format
 // In a container there is no kernel's log to write to: what is wrong with the
 // configuration is in the journal all the same, at boot and at a daemon-reload.
 func TestContainerReportsBrokenConfiguration(t *testing.T) {
-	in := boot(t, map[string]string{"wgkex.toml": "listen = 'x'\n"}, "")
+	configure(t, map[string]string{"wgkex.toml": "listen = 'x'\n"})
+	in := boot(t, "")
 	if out, err := in("systemctl status wgkex"); err == nil || !strings.Contains(out, "FAILED: /etc/wgkex/wgkex.toml:1: ") {
 		t.Errorf("systemctl status wgkex: %v\n%s", err, out)
 	}
