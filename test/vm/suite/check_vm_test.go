@@ -25,7 +25,7 @@ func TestCheck(t *testing.T) {
 		"FAILED: /etc/wgkex/wgkex.toml:17: domain broken: ",
 		"FAILED: /etc/wgkex/wgkex.toml:22: domain absent: interface wg-absent: no such interface",
 		"ok: wgkex.socket: active on port 10012",
-		"FAILED: wgkex@ffww02.socket has another port than 10014: run wgkex apply",
+		"FAILED: wgkex@ffww02.socket listens elsewhere than on port 10014: run wgkex apply",
 		"FAILED: wgkex@absent.socket is inactive: run wgkex apply",
 	} {
 		if !strings.Contains(out, want) {
