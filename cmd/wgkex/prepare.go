@@ -4,16 +4,18 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
+	"os"
+	"slices"
 	"sync"
 	"time"
 
 	"wgkex/internal/config"
 	"wgkex/internal/domain"
 	"wgkex/internal/kernel"
-	"wgkex/internal/logging"
+	"wgkex/internal/systemd"
 	"wgkex/internal/units"
 
-	"github.com/coreos/go-systemd/v22/journal"
 	"github.com/spf13/cobra"
 )
 
@@ -37,6 +39,9 @@ func prepareCommand() *cobra.Command {
 			}
 			if err := mayListen(cfg, name, listen); err != nil {
 				return err
+			}
+			if at, _ := configured(cfg, name); taken(at) {
+				complain("%s is taken by another program or unit (ss -ltnp 'sport = :%d')", at.Where(), at.Port)
 			}
 			prepare(cfg, name)
 			return nil
@@ -80,13 +85,33 @@ func configured(cfg config.Config, name string) (config.Listen, error) {
 	return listen, nil
 }
 
+// complain writes a line for the journal. It does so on standard error: of what
+// the sockets say by other ways, LogLevelMax= of their units lets nothing through.
+func complain(format string, args ...any) {
+	fmt.Fprintf(os.Stderr, "wgkex: "+format+"\n", args...)
+}
+
+// taken reports whether something seems to listen there already. It is no more
+// than a hint, for when systemd fails to listen: an IPv6 socket may leave IPv4
+// alone, and one that is bound to an interface others.
+func taken(at config.Listen) bool {
+	listeners, err := systemd.AnyListeners()
+	return err == nil && slices.ContainsFunc(listeners, func(l systemd.Listener) bool {
+		other := config.Listen{Addr: l.Addr.Addr().Unmap(), Port: l.Addr.Port()}
+		if other.Addr == netip.IPv6Unspecified() {
+			other.Addr = netip.Addr{}
+		}
+		return at.Overlaps(other)
+	})
+}
+
 // prepareTimeout is how long the start of a socket waits for a domain that others
 // use: its first exchange reads the peers if need be.
 const prepareTimeout = 3 * time.Second
 
-// prepare reads the peers of each domain that the socket serves. Interfaces may
-// come up later than sockets, so what fails here is for the exchanges to find
-// out again. No domain makes another wait.
+// prepare reads the peers of each domain that the socket serves. What fails here
+// is for the exchanges to find out again; that interfaces come up later than
+// sockets is not worth a word. No domain makes another wait.
 func prepare(cfg config.Config, name string) {
 	var wg sync.WaitGroup
 	for _, c := range cfg.Sorted() {
@@ -95,14 +120,10 @@ func prepare(cfg config.Config, name string) {
 		}
 		wg.Go(func() {
 			err := refresh(c)
-			if err == nil {
+			if err == nil || errors.Is(err, kernel.ErrMissing) {
 				return
 			}
-			priority := journal.PriWarning
-			if errors.Is(err, kernel.ErrMissing) {
-				priority = journal.PriInfo // as at each boot
-			}
-			logging.Log(priority, fmt.Sprintf("domain %s cannot serve yet: %v", c.Name, err), logging.Field{Name: "DOMAIN", Value: c.Name})
+			complain("domain %s cannot serve yet: %v", c.Name, err)
 		})
 	}
 	wg.Wait()

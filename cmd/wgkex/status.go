@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net/netip"
+	"slices"
 	"strings"
 	"sync"
 	"text/tabwriter"
@@ -18,6 +19,8 @@ import (
 	"wgkex/internal/domain"
 	"wgkex/internal/outcome"
 	"wgkex/internal/policy"
+	"wgkex/internal/systemd"
+	"wgkex/internal/units"
 
 	"github.com/spf13/cobra"
 )
@@ -45,7 +48,11 @@ func statusCommand() *cobra.Command {
 				}
 				domains = []config.Domain{d}
 			}
-			all := status{Results: readResults(cmd, ""), Domains: []domainStatus{}}
+			all := status{
+				Results: readResults(cmd, ""),
+				Sockets: readSockets(cmd.Context(), socketsOf(cfg, domains)),
+				Domains: []domainStatus{},
+			}
 			results, errs := make([]domainStatus, len(domains)), make([]error, len(domains))
 			var wg sync.WaitGroup
 			for i, d := range domains {
@@ -91,7 +98,20 @@ type status struct {
 	// Results counts the exchanges, by their outcome, that named no domain. It
 	// is null when the counters cannot be read.
 	Results map[outcome.Code]uint64 `json:"results"`
-	Domains []domainStatus          `json:"domains"`
+	// Sockets is null when systemd cannot be asked.
+	Sockets []socketStatus `json:"sockets"`
+	Domains []domainStatus `json:"domains"`
+}
+
+// socketStatus is what systemd has counted of a socket's connections.
+type socketStatus struct {
+	Unit string `json:"unit"`
+	// Domain is absent for the shared port.
+	Domain   string `json:"domain,omitempty"`
+	Accepted uint32 `json:"accepted"`
+	// TurnedAway are those above MaxConnections= or MaxConnectionsPerSource=,
+	// which were closed at once.
+	TurnedAway uint32 `json:"turned_away"`
 }
 
 // domainStatus is a domain in the JSON output.
@@ -128,6 +148,37 @@ type peerStatus struct {
 	Sent          int64      `json:"sent"`     // bytes
 	Endpoint      string     `json:"endpoint,omitempty"`
 	staleAfter    time.Duration
+}
+
+// socketsOf is the sockets on which some of the domains are served.
+func socketsOf(cfg config.Config, domains []config.Domain) []units.Socket {
+	return slices.DeleteFunc(units.Sockets(cfg), func(s units.Socket) bool {
+		return s.Domain != "" && !slices.ContainsFunc(domains, func(d config.Domain) bool { return d.Name == s.Domain })
+	})
+}
+
+// systemdTimeout is how long the status waits for systemd: there is more to show.
+const systemdTimeout = 20 * time.Second
+
+// readSockets asks systemd about the sockets. It returns nil where that cannot
+// be asked.
+func readSockets(ctx context.Context, sockets []units.Socket) []socketStatus {
+	ctx, cancel := context.WithTimeout(ctx, systemdTimeout)
+	defer cancel()
+	manager, err := systemd.Connect(ctx)
+	if err != nil {
+		return nil
+	}
+	defer manager.Close()
+	all := make([]socketStatus, len(sockets))
+	for i, s := range sockets {
+		u, err := manager.Unit(ctx, s.Unit)
+		if err != nil {
+			return nil
+		}
+		all[i] = socketStatus{Unit: s.Unit, Domain: s.Domain, Accepted: u.Accepted, TurnedAway: u.Refused}
+	}
+	return all
 }
 
 // readResults reads the counters of a domain, or of none for "". Where it
@@ -194,6 +245,9 @@ func readStatus(c config.Domain) (s domainStatus, err error) {
 
 func printStatus(out io.Writer, all status) error {
 	fmt.Fprintf(out, "exchanges without a domain since boot: %s\n", resultsText(all.Results))
+	for _, s := range all.Sockets {
+		fmt.Fprintf(out, "connections to %s: %d accepted, %d turned away\n", s.Unit, s.Accepted, s.TurnedAway)
+	}
 	for _, s := range all.Domains {
 		fmt.Fprintln(out)
 		fmt.Fprintf(out, "domain %s on %s and %s: %d of %d peers, %d of %d pending\n",

@@ -51,6 +51,9 @@ type Unit struct {
 	BindToDevice string
 	// Connections and MaxConnections are how many it has open and may have.
 	Connections, MaxConnections uint32
+	// Accepted are those that it accepted since systemd first loaded the unit,
+	// Refused those above its limits, which it closed at once.
+	Accepted, Refused uint32
 }
 
 // Masked reports whether nobody can start the unit.
@@ -74,6 +77,8 @@ func (m *Manager) Unit(ctx context.Context, name string) (Unit, error) {
 		BindToDevice:   property[string](p, "BindToDevice"),
 		Connections:    property[uint32](p, "NConnections"),
 		MaxConnections: property[uint32](p, "MaxConnections"),
+		Accepted:       property[uint32](p, "NAccepted"),
+		Refused:        property[uint32](p, "NRefused"),
 	}
 	for _, pair := range property[[][]any](p, "Listen") { // type and address
 		if len(pair) == 2 {

@@ -375,6 +375,89 @@ func TestHostileFlood(t *testing.T) {
 	}
 }
 
+// Connections above the limits are closed without a line each in the journal,
+// and counted.
+func TestTurnedAway(t *testing.T) {
+	const dropIn = "/run/systemd/system/wgkex@ffww02.socket.d"
+	sh(t, "mkdir -p %s; printf '[Socket]\\nMaxConnections=8\\n' > %[1]s/99-test.conf; systemctl daemon-reload; systemctl restart wgkex@ffww02.socket", dropIn)
+	t.Cleanup(func() {
+		sh(t, "rm -r %s; systemctl daemon-reload; systemctl restart wgkex@ffww02.socket", dropIn)
+	})
+	counted := func() (accepted, turnedAway int) {
+		for i, property := range []string{"NAccepted", "NRefused"} {
+			n, err := strconv.Atoi(sh(t, "systemctl show --value -p %s wgkex@ffww02.socket", property))
+			if err != nil {
+				t.Fatal(err)
+			}
+			*[]*int{&accepted, &turnedAway}[i] = n
+		}
+		return accepted, turnedAway
+	}
+	// quietly runs something about which systemd must not write lines.
+	quietly := func(do func()) {
+		for _, e := range entries(t, "systemd", do) {
+			if strings.Contains(e["MESSAGE"], "ffww02.socket") {
+				t.Errorf("the journal has %s", e["MESSAGE"])
+			}
+		}
+	}
+	acceptedBefore, before := counted()
+	noHandlers(t)
+	var wg sync.WaitGroup
+	var silence atomic.Int64
+	quietly(func() {
+		for range 400 {
+			wg.Go(func() {
+				conn := dial(t, port2)
+				defer conn.Close()
+				if data, err := io.ReadAll(conn); err != nil || len(data) == 0 { // closed by systemd
+					silence.Add(1)
+				}
+			})
+		}
+		wg.Wait()
+	})
+	accepted, turnedAway := counted()
+	accepted, turnedAway = accepted-acceptedBefore, turnedAway-before
+	t.Logf("%d accepted, %d turned away, %d heard nothing", accepted, turnedAway, silence.Load())
+	if accepted < 8 || turnedAway < 100 || accepted+turnedAway != 400 || turnedAway != int(silence.Load()) {
+		t.Errorf("%d accepted and %d turned away of 400, %d heard nothing", accepted, turnedAway, silence.Load())
+	}
+	// Some of these are gone before systemd accepts them.
+	quietly(func() {
+		for range 200 {
+			wg.Go(func() {
+				conn := dial(t, port2)
+				_ = conn.SetLinger(0)
+				conn.Close()
+			})
+		}
+		wg.Wait()
+		noHandlers(t)
+	})
+	accepted, turnedAway = counted()
+	want := fmt.Sprintf("connections to wgkex@ffww02.socket: %d accepted, %d turned away\n", accepted, turnedAway)
+	if out := sh(t, "wgkex status ffww02"); !strings.Contains(out, want) || !strings.Contains(out, "connections to wgkex.socket: ") || strings.Contains(out, "ffww01") {
+		t.Errorf("no %s in\n%s", want, out)
+	}
+	want = fmt.Sprintf(`"unit": "wgkex@ffww02.socket",
+      "domain": "ffww02",
+      "accepted": %d,
+      "turned_away": %d
+`, accepted, turnedAway)
+	if out := sh(t, "wgkex status ffww02 --json"); !strings.Contains(out, want) {
+		t.Errorf("no %s in\n%s", want, out)
+	}
+	// Where systemd cannot be asked, there is the rest.
+	hidden := "unshare -m sh -c 'mount -t tmpfs tmpfs /run/dbus; mount -t tmpfs tmpfs /run/systemd; wgkex status ffww02 %s'"
+	if out := sh(t, hidden, ""); strings.Contains(out, "connections to") || !strings.Contains(out, "domain ffww02 on ") {
+		t.Errorf("without systemd:\n%s", out)
+	}
+	if out := sh(t, hidden, "--json"); !strings.Contains(out, `"sockets": null`) {
+		t.Errorf("without systemd:\n%s", out)
+	}
+}
+
 // The table comes and goes with its unit and is there again after those who
 // flush everything; other tables are left alone.
 func TestFirewall(t *testing.T) {

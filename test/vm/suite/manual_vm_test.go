@@ -97,6 +97,7 @@ func TestManualDefaults(t *testing.T) {
 		{"wgkex.socket.8", `RuntimeMaxSec=\n(?:.*\n)+?.*Defaults to (\d+)`, "wgkex@x.service", "RuntimeMaxUSec"},
 		{"wgkex.socket.8", `is ended after (\d+) seconds`, "wgkex@x.service", "RuntimeMaxUSec"},
 		{"wgkex.socket.8", `LogLevelMax=\n(?:.*\n)+?.*Defaults to (\w+)`, "wgkex@x.service", "LogLevelMax"},
+		{"wgkex.socket.8", `Of the sockets: defaults\s+to\s+(\w+)`, "wgkex@ffww01.socket", "LogLevelMax"},
 		{"wgkex.socket.8", `Default to (\w+) and`, "wgkex.slice", "MemoryMax"},
 		{"wgkex.socket.8", `Default to \w+ and (\d+)`, "wgkex.slice", "TasksMax"},
 		{"wgkex.socket.8", `for one handler,\n(\w+) and`, "wgkex@x.service", "MemoryMax"},

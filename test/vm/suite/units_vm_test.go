@@ -131,6 +131,27 @@ func TestSocketsThatRefuse(t *testing.T) {
 	}
 }
 
+// Why systemd cannot listen is in the journal though its own lines are not.
+func TestPortTaken(t *testing.T) {
+	listener, err := net.Listen("tcp", ":10015")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer listener.Close()
+	if _, err := try("systemctl start wgkex@absent.socket"); err == nil {
+		t.Error("the socket started")
+	}
+	if out := sh(t, "journalctl -b -u wgkex@absent.socket"); !strings.Contains(out, "wgkex: port 10015 is taken by another program or unit") {
+		t.Errorf("the journal does not say why:\n%s", out)
+	}
+	listener.Close()
+	lines := sh(t, "journalctl -b -u wgkex@absent.socket | wc -l")
+	sh(t, "systemctl restart wgkex@absent.socket; systemctl restart wgkex@absent.socket; systemctl stop wgkex@absent.socket")
+	if out := sh(t, "journalctl -b -u wgkex@absent.socket | wc -l"); out != lines {
+		t.Errorf("a socket that starts has something to say:\n%s", sh(t, "journalctl -b -u wgkex@absent.socket"))
+	}
+}
+
 func writeConf(t *testing.T, name, text string) {
 	t.Helper()
 	path := "/etc/wgkex/conf.d/" + name
