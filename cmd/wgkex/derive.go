@@ -13,7 +13,7 @@ import (
 )
 
 func deriveCommand() *cobra.Command {
-	var profileName string
+	var profile address.Profile
 	cmd := &cobra.Command{
 		Use:   "derive [KEY...]",
 		Short: "Print MAC and link-local address of public keys",
@@ -21,10 +21,6 @@ func deriveCommand() *cobra.Command {
 			"by tabs, for each KEY or, without any, for each line of standard input.",
 		Example: "  wg pubkey < private.key | wgkex derive",
 		RunE: func(cmd *cobra.Command, args []string) error {
-			var profile address.Profile
-			if err := profile.UnmarshalText([]byte(profileName)); err != nil {
-				return err
-			}
 			var keys io.Reader = cmd.InOrStdin()
 			if len(args) > 0 {
 				keys = strings.NewReader(strings.Join(args, "\n"))
@@ -36,7 +32,7 @@ func deriveCommand() *cobra.Command {
 	for _, p := range address.Profiles {
 		profiles = append(profiles, p.String())
 	}
-	cmd.Flags().StringVar(&profileName, "addresses", address.RFC4291.String(), "address profile of the domain: "+strings.Join(profiles, ", "))
+	cmd.Flags().TextVar(&profile, "addresses", address.RFC4291, "address `PROFILE` of the domain: "+strings.Join(profiles, ", "))
 	// The names are fixed and short: completing file names would only mislead.
 	if err := cmd.RegisterFlagCompletionFunc("addresses", cobra.FixedCompletions(profiles, cobra.ShellCompDirectiveNoFileComp)); err != nil {
 		panic(err) // the flag exists
@@ -49,7 +45,9 @@ func deriveCommand() *cobra.Command {
 func derive(keys io.Reader, out io.Writer, profile address.Profile) error {
 	var errs []error
 	lines := bufio.NewScanner(keys)
-	for n := 1; lines.Scan(); n++ {
+	n := 0
+	for lines.Scan() {
+		n++
 		key, err := address.ParseKey(lines.Text())
 		if err != nil {
 			errs = append(errs, fmt.Errorf("key %d: %q is %w", n, lines.Text(), err))
@@ -59,6 +57,9 @@ func derive(keys io.Reader, out io.Writer, profile address.Profile) error {
 		if _, err := fmt.Fprintf(out, "%s\t%s\t%s\n", key, mac, addr); err != nil {
 			return err
 		}
+	}
+	if n == 0 && lines.Err() == nil {
+		return errors.New("no key to derive from")
 	}
 	return errors.Join(append(errs, lines.Err())...)
 }

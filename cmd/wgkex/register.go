@@ -5,7 +5,11 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"strconv"
+	"strings"
 	"time"
+	"unicode"
+	"unicode/utf8"
 
 	"github.com/spf13/cobra"
 )
@@ -31,13 +35,30 @@ func registerCommand() *cobra.Command {
 			if answer == "" {
 				answer = "OK\n"
 			}
-			fmt.Fprint(cmd.OutOrStdout(), answer)
+			fmt.Fprint(cmd.OutOrStdout(), printable(answer))
 			if answer != "OK\n" {
 				return fmt.Errorf("%s did not accept the key", args[0])
 			}
 			return nil
 		},
 	}
+}
+
+// printable escapes all that is not text in lines: what a gateway sends must not
+// get to the terminal's controls.
+func printable(answer string) string {
+	var b strings.Builder
+	for line := range strings.Lines(answer) {
+		text, hasNewline := strings.CutSuffix(line, "\n")
+		if strings.ContainsFunc(text, func(r rune) bool { return r == utf8.RuneError || !unicode.IsPrint(r) }) {
+			text = strconv.Quote(text)
+		}
+		b.WriteString(text)
+		if hasNewline {
+			b.WriteByte('\n')
+		}
+	}
+	return b.String()
 }
 
 // register returns the gateway's answer, empty when it closed without one.
