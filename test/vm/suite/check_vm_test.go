@@ -160,6 +160,23 @@ func TestCheckFindsAndSaysHowToMend(t *testing.T) {
 	quiet(t)
 }
 
+// Where the sandbox cannot be built, routers hear the silence of an acceptance:
+// wgkex check tries the unit.
+func TestCheckTriesTheUnit(t *testing.T) {
+	inOrder(t)
+	sh(t, "mkdir -p /run/systemd/system/wgkex@.service.d; printf '[Service]\nBindPaths=/nowhere\n' > /run/systemd/system/wgkex@.service.d/x.conf; systemctl daemon-reload")
+	defer func() {
+		sh(t, "rm /run/systemd/system/wgkex@.service.d/x.conf; systemctl daemon-reload")
+		quiet(t)
+	}()
+	if got := send(t, 10019, ""); got != "" {
+		t.Errorf("the handler answers %q", got)
+	}
+	if out, err := try("wgkex check"); err == nil || !strings.Contains(out, "\nFAILED: wgkex@order.socket accepts connections, but wgkex@.service does not start for them") {
+		t.Errorf("%v\n%s", err, out)
+	}
+}
+
 // What wgkex check is silent about, serves: a router's ping gets through.
 func TestCheckPassesWhatServes(t *testing.T) {
 	inOrder(t)

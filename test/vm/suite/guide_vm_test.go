@@ -124,7 +124,7 @@ func TestGuideAnsibleRole(t *testing.T) {
 	configure(t, nil)
 	sh(t, "rm -rf ansible")
 	copied(t, script(section(t, document(t, "operating.md"), "With Ansible"), "ansible/roles/wgkex"))
-	play := func(wantOK bool, template string, domains ...string) string {
+	play := func(wantOK bool, template string, domains ...string) {
 		t.Helper()
 		text := "- hosts: localhost\n  gather_facts: false\n  roles: [wgkex]\n  vars:\n    domains:\n"
 		for _, d := range domains {
@@ -140,7 +140,6 @@ func TestGuideAnsibleRole(t *testing.T) {
 		if (err == nil) != wantOK {
 			t.Errorf("ansible: %v\n%s", err, out)
 		}
-		return out
 	}
 	one := "name: ffww01, wireguard: wg-ffww01, vxlan: vx-ffww01, port: 10013, addresses: rfc4291"
 	two := "name: ffww02, wireguard: wg-ffww02, vxlan: vx-ffww02, port: 10014, addresses: ffmuc"
@@ -152,19 +151,46 @@ func TestGuideAnsibleRole(t *testing.T) {
 	if sh(t, "head -1 /etc/wgkex/conf.d/ffww01.toml") != `[domains."ffww01"]` {
 		t.Errorf("what is deployed does not begin with the domain")
 	}
-	if out := play(true, "", one, two); !strings.Contains(out, "changed=0 ") {
-		t.Errorf("a second run changes something:\n%s", out)
-	}
-	// A port changes in a run that ends at a mistake. The same again fails, too;
-	// what runs goes on.
-	play(false, "s/^wireguard/wireguarrd/", moved, two)
-	play(false, "", moved, two)
+	// A port changes, and a domain is taken out of the list, in a run that ends
+	// at a mistake. The same again fails, too; what runs goes on.
+	play(false, "s/^wireguard/wireguarrd/", moved)
+	play(false, "", moved)
 	accept(t, port1, "ffww01", newKey(t))
-	play(true, "s/^wireguarrd/wireguard/", moved, two)
+	// The run that repairs it does all that the first one was about.
+	play(true, "s/^wireguarrd/wireguard/", moved)
 	accept(t, 10023, "ffww01", newKey(t))
-	// A domain is taken out of the list.
-	play(true, "", moved)
 	if out := sh(t, "ls /etc/wgkex/conf.d; ss -Hltn sport = :%d", port2); out != "ffww01.toml" {
 		t.Errorf("left of the domain: %s", out)
+	}
+}
+
+// The guide's script for Prometheus says when it could not read something, keeps
+// what it had when it could read nothing, and writes for others to read.
+func TestGuideMetrics(t *testing.T) {
+	m := regexp.MustCompile(`(?s)#!/bin/sh\n.*?\n\x60\x60\x60`).FindString(section(t, document(t, "operating.md"), "Monitoring"))
+	if err := os.WriteFile("wgkex-metrics", []byte(strings.TrimSuffix(m, "\x60\x60\x60")), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	const file = "/var/lib/prometheus/node-exporter/wgkex.prom"
+	sh(t, "mkdir -p /var/lib/prometheus/node-exporter")
+	t.Cleanup(func() { sh(t, "rm -r /var/lib/prometheus") })
+	// The shared configuration has domains that cannot be read.
+	if out, err := try("umask 077; ./wgkex-metrics"); err == nil {
+		t.Errorf("no complaint about the domains that cannot be read: %s", out)
+	}
+	if mode := sh(t, "stat -c %%a %s", file); mode != "644" {
+		t.Errorf("the metrics have mode %s", mode)
+	}
+	text := sh(t, "cat %s", file)
+	for _, want := range []string{"wgkex_status_failed 1\n", `wgkex_peers{domain="ffww01",state="live"} `, `wgkex_peers_limit{domain="ffww02",of="pending"} 1000`} {
+		if !strings.Contains(text, want) {
+			t.Errorf("no %q in\n%s", want, text)
+		}
+	}
+	sh(t, "mv /run/wgkex/effective.toml /run/wgkex/away")
+	_, err := try("./wgkex-metrics")
+	sh(t, "mv /run/wgkex/away /run/wgkex/effective.toml")
+	if now := sh(t, "cat %s", file); err == nil || now != text {
+		t.Errorf("without any status: %v, %s", err, now)
 	}
 }
