@@ -88,25 +88,18 @@ func parseElements(message []byte) ([]uint16, error) {
 	return ports, nil
 }
 
-// valuesOf are the values of the attributes of one kind (struct nlattr in
-// linux/netlink.h: length and type, then the value, padded to 4 bytes).
-// nl.ParseRouteAttr panics where padding is missing.
+// valuesOf are the values of the attributes of one kind.
 func valuesOf(kind uint16, attrs []byte) ([][]byte, error) {
 	var values [][]byte
 	for len(attrs) > 0 {
-		if len(attrs) < unix.SizeofNlAttr {
-			return nil, errAttribute
+		found, value, rest, err := cutAttribute(attrs)
+		if err != nil {
+			return nil, err
 		}
-		length := int(nl.NativeEndian().Uint16(attrs))
-		if length < unix.SizeofNlAttr || length > len(attrs) {
-			return nil, errAttribute
+		if found == kind {
+			values = append(values, value)
 		}
-		if nl.NativeEndian().Uint16(attrs[2:])&^(unix.NLA_F_NESTED|unix.NLA_F_NET_BYTEORDER) == kind {
-			values = append(values, attrs[unix.SizeofNlAttr:length])
-		}
-		attrs = attrs[min((length+unix.NLA_ALIGNTO-1)&^(unix.NLA_ALIGNTO-1), len(attrs)):]
+		attrs = rest
 	}
 	return values, nil
 }
-
-var errAttribute = errors.New("the kernel's answer has a broken attribute")

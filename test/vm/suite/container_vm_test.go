@@ -9,11 +9,12 @@ import (
 )
 
 // boot boots a container with what is installed and configured here, and returns
-// a function that runs a command in it.
+// a function that runs a command in it. Options are those of the kernel's command
+// line. The VM's own agent would wait there for devices of the VM.
 func boot(t *testing.T, options string) (in func(format string, args ...any) (string, error)) {
 	t.Helper()
 	sh(t, `systemd-run -u container -p DevicePolicy=auto systemd-nspawn --directory=/ --volatile=overlay --boot --keep-unit --register=no \
-		--private-network %s`, options)
+		--private-network systemd.mask=vm-agent.service %s`, options)
 	t.Cleanup(func() { sh(t, "systemctl stop container") })
 	var leader string
 	in = func(format string, args ...any) (string, error) {
@@ -41,5 +42,18 @@ func TestContainerReportsBrokenConfiguration(t *testing.T) {
 	}
 	if out, err := in("systemctl daemon-reload; journalctl -o cat -t wgkex-generator"); err != nil || !strings.Contains(out, "/etc/wgkex/wgkex.toml:1: ") {
 		t.Errorf("after a daemon-reload: %v\n%s", err, out)
+	}
+}
+
+// Where there is no journal, exchanges are served all the same.
+func TestContainerWithoutJournal(t *testing.T) {
+	configure(t, map[string]string{"wgkex.toml": "[domains.container]\nwireguard = \"wg-container\"\nvxlan = \"vx-container\"\nlisten = 10019\n"})
+	in := boot(t, "systemd.mask=systemd-journald.service systemd.mask=systemd-journald.socket systemd.mask=systemd-journald-dev-log.socket systemd.mask=systemd-journald-audit.socket")
+	if out, err := in("test ! -e /run/systemd/journal/socket && cd /root && ./suite-files/gateway container 7 rfc4291 && wgkex apply"); err != nil {
+		t.Fatal(err, out)
+	}
+	key := newKey(t)
+	if out, err := in("wgkex register localhost:10019 container %s; wg show wg-container peers", key); err != nil || out != "OK\n"+key.String() {
+		t.Errorf("%v, %q", err, out)
 	}
 }
