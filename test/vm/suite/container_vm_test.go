@@ -13,9 +13,11 @@ import (
 // line. The VM's own agent would wait there for devices of the VM.
 func boot(t *testing.T, options string) (in func(format string, args ...any) (string, error)) {
 	t.Helper()
-	sh(t, `systemd-run -u container -p DevicePolicy=auto systemd-nspawn --directory=/ --volatile=overlay --boot --keep-unit --register=no \
-		--private-network systemd.mask=vm-agent.service %s`, options)
-	t.Cleanup(func() { sh(t, "systemctl stop container") })
+	sh(t, `mkdir -p /run/container && mount -t tmpfs container /run/container && cd /run/container && mkdir upper work root
+		mount -t overlay -o lowerdir=/,upperdir=upper,workdir=work container root
+		systemd-run -u container -p DevicePolicy=auto systemd-nspawn --directory=/run/container/root --machine=container --boot --keep-unit \
+			--register=no --private-network systemd.mask=vm-agent.service %s`, options)
+	t.Cleanup(func() { sh(t, "systemctl stop container; umount /run/container/root /run/container") })
 	var leader string
 	in = func(format string, args ...any) (string, error) {
 		return try("nsenter -t %s -a bash -c %q", leader, fmt.Sprintf(format, args...))
