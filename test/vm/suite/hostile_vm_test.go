@@ -467,7 +467,7 @@ func TestFirewall(t *testing.T) {
 	}
 	complete := func(when string) {
 		t.Helper()
-		if got, want := table(), "iif != \"lo\" tcp dport { 10012, 10013, 10014, 10015"; !strings.Contains(got, want) {
+		if got, want := table(), "elements = { 10012, 10013, 10014, 10015"; !strings.Contains(got, want) {
 			t.Errorf("%s: no %s in\n%s", when, want, got)
 		}
 	}
