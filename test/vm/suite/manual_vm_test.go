@@ -66,8 +66,8 @@ func TestManualFlags(t *testing.T) {
 func TestManualPaths(t *testing.T) {
 	accept(t, port1, "ffww01", newKey(t))
 	refuse(t, port1, "nowhere\n", "INVALID_DOMAIN")
-	sh(t, "systemctl start wgkex-firewall wgkex-cleanup@ffww01.service; install -D /dev/null /etc/wgkex/conf.d/x.toml; cp /usr/lib/wgkex/wgkex.nft /etc/wgkex")
-	t.Cleanup(func() { sh(t, "systemctl stop wgkex-firewall; rm /etc/wgkex/conf.d/x.toml /etc/wgkex/wgkex.nft") })
+	sh(t, "systemctl start wgkex-firewall wgkex-cleanup@ffww01.service; install -D /dev/null /etc/wgkex/conf.d/ffww01.toml; cp /usr/lib/wgkex/wgkex.nft /etc/wgkex")
+	t.Cleanup(func() { sh(t, "systemctl stop wgkex-firewall; rm /etc/wgkex/conf.d/ffww01.toml /etc/wgkex/wgkex.nft") })
 	var documented []string
 	for _, page := range manuals {
 		text := manual(t, page)
@@ -104,7 +104,7 @@ func TestManualDefaults(t *testing.T) {
 		{"wgkex.socket.8", `for one handler,\n\w+ and (\d+)`, "wgkex@x.service", "TasksMax"},
 		{"wgkex-cleanup.8", `TimeoutStartSec=\n(?:.*\n)+?.*Defaults to (\w+)`, "wgkex-cleanup@x.service", "TimeoutStartUSec"},
 		{"wgkex-cleanup.8", `MemoryMax=\n(?:.*\n)+?.*Defaults to (\w+)`, "wgkex-cleanup@x.service", "MemoryMax"},
-		{"wgkex-cleanup.8", `(\d+) minutes\nafter boot`, "wgkex-cleanup@x.timer", "OnBootUSec"},
+		{"wgkex-cleanup.8", `(\d+) minutes\s+after boot`, "wgkex-cleanup@x.timer", "OnBootUSec"},
 	} {
 		m := regexp.MustCompile(c.pattern).FindStringSubmatch(manual(t, c.page))
 		if m == nil {
@@ -122,9 +122,9 @@ func TestManualDefaults(t *testing.T) {
 	}
 }
 
-// normal writes a number, time or size in one way, of those that occur.
+// normal writes a number, time, size or level in one way, of those that occur.
 func normal(s string) string {
-	for from, to := range map[string]string{"64M": "67108864", "512M": "536870912", "2min": "120", "10min": "600", "15min": "15"} {
+	for from, to := range map[string]string{"64M": "67108864", "512M": "536870912", "2min": "120", "10min": "600", "15min": "15", "notice": "5", "crit": "2"} {
 		if s == from {
 			return to
 		}
