@@ -72,8 +72,9 @@ func TestPackage(t *testing.T) {
 				if [ -e "$path" ] || [ -L "$path" ]; then echo "$path"; fi
 			done`)
 	}
-	sh(t, "rm -rf /run/systemd/system/wgkex*") // of the suite
-	if out := left(); out != "/etc/wgkex" {
+	sh(t, "rm -rf /run/systemd/system/wgkex* /var/lib/wgkex") // of the suite
+	// Whether the target is enabled is the admin's, as the configuration is.
+	if out := left(); out != "/etc/wgkex\n/etc/systemd/system/multi-user.target.wants/wgkex.target" {
 		t.Errorf("the removal left\n%s", out)
 	}
 	sh(t, "rm /etc/wgkex/wgkex.toml") // a conffile, and changed

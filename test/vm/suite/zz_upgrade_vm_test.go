@@ -27,7 +27,7 @@ func TestUpgradeLeavesUnitsAsTheyWere(t *testing.T) {
 	t.Cleanup(func() {
 		sh(t, "systemctl unmask wgkex-cleanup@ffww01.timer; systemctl disable --now wgkex-firewall; systemctl enable --now wgkex.target; rm -f new.deb; rm -rf new")
 	})
-	sh(t, "dpkg-deb -R wgkex.deb new && sed -i 's/^Version: .*/Version: 98/' new/DEBIAN/control && dpkg-deb -Znone -b new new.deb")
+	sh(t, "rm -rf new new.deb; dpkg-deb -R wgkex.deb new && sed -i 's/^Version: .*/Version: 98/' new/DEBIAN/control && dpkg-deb -Znone -b new new.deb")
 	for _, c := range []struct{ name, change string }{
 		{"all of it runs, and the firewall", "systemctl enable --now wgkex-firewall"},
 		{"stopped, masked and disabled", "systemctl stop wgkex@order.socket wgkex-cleanup@order.timer wgkex-firewall; systemctl mask --now wgkex-cleanup@ffww01.timer; systemctl disable wgkex.target"},
@@ -81,10 +81,10 @@ func TestRemovalStopsEverything(t *testing.T) {
 // documentation is there.
 func TestUnitsVerify(t *testing.T) {
 	// Its pages are looked for below: the VM has no man.
-	if out, err := try(`cd /lib/systemd/system; systemd-analyze verify --man=no $(ls -d wgkex* | sed 's/@\./@x./')`); err != nil || out != "" {
+	if out, err := try(`cd /lib/systemd/system; systemd-analyze verify --man=no $(ls wgkex*.{service,socket,timer,target,slice} | sed 's/@\./@x./')`); err != nil || out != "" {
 		t.Errorf("systemd-analyze verify: %v\n%s", err, out)
 	}
-	pages := sh(t, `sed -n 's/^Documentation=//p' /lib/systemd/system/wgkex* | tr ' ' '\n' | sort -u`)
+	pages := sh(t, `sed -n 's/^Documentation=//p' /lib/systemd/system/wgkex*.{service,socket,timer,target,slice} | tr ' ' '\n' | sort -u`)
 	for page := range strings.FieldsSeq(pages + " man:wgkex-firewall(8) man:wgkex(8) man:wgkex.toml(5) man:wgkex.service(8)") {
 		name, section, _ := strings.Cut(strings.TrimSuffix(strings.TrimPrefix(page, "man:"), ")"), "(")
 		sh(t, "test -s /usr/share/man/man%s/%s.%[1]s.gz", section, name)
