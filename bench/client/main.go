@@ -6,13 +6,13 @@ package main
 
 import (
 	"bufio"
-	"crypto/ecdh"
+	"context"
 	"crypto/rand"
-	"encoding/base64"
 	"errors"
 	"flag"
 	"fmt"
 	"io"
+	"math"
 	"net"
 	"os"
 	"os/exec"
@@ -21,6 +21,9 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	"wgkex/internal/address"
+	"wgkex/internal/address/addresstest"
 )
 
 // patience is how long a client waits for the gateway to close. Emulation is
@@ -28,49 +31,48 @@ import (
 const patience = 2 * time.Minute
 
 func main() {
-	address := flag.String("address", "127.0.0.1:10012", "the gateway")
-	domain := flag.String("domain", "bench", "first line of the request, empty for the floor, which does not read any")
+	var g gateway
+	flag.StringVar(&g.address, "address", "127.0.0.1:10012", "the gateway")
+	flag.StringVar(&g.domain, "domain", "bench", "first line of the request, empty for the floor, which does not read any")
+	flag.StringVar(&g.refusal, "refusal", "", "the code with which the gateway is to refuse all exchanges")
+	flag.BoolVar(&g.kept, "kept", false, "make many exchanges on one connection, for a gateway that answers OK")
 	keys := flag.String("keys", "", "take the keys from this file, in turn, instead of making new ones")
 	generate := flag.Int("generate", 0, "print this many public keys and end")
+	colliding := flag.Bool("colliding", false, "print two public keys with the same address and end")
 	count := flag.Int("count", 1, "exchanges")
+	during := flag.Duration("during", 0, "make exchanges for so long, whatever their count")
 	parallel := flag.Int("parallel", 1, "exchanges at a time")
 	over := flag.Duration("over", 0, "start the exchanges evenly over this time, however many run already")
 	retry := flag.Duration("retry", time.Minute, "with -over: pause of a router whose exchange failed")
+	hostile := flag.Bool("hostile", false, "with -during: do not mind exchanges that fail")
 	log := flag.String("latencies", "", "append the latency of each exchange, in milliseconds, to this file")
 	measured := flag.Bool("measure", false, "run the command in the arguments")
 	flag.Parse()
-	if *measured {
-		if err := measure(flag.Args()); err != nil {
-			fmt.Fprintln(os.Stderr, "client:", err)
-			os.Exit(1)
+	var err error
+	switch {
+	case *measured:
+		err = measure(flag.Args())
+	case *generate > 0:
+		for range *generate {
+			fmt.Println(newKey())
 		}
-		return
+	case *colliding:
+		a, b := addresstest.Colliding()
+		fmt.Printf("%s\n%s\n", a, b)
+	default:
+		if g.keys, err = readKeys(*keys); err != nil {
+			break
+		}
+		if *over > 0 {
+			err = storm(g, *count, *over, *retry)
+		} else {
+			err = batch(g, *count, *parallel, *during, *hostile, *log)
+		}
 	}
-	if err := run(*address, *domain, *keys, *generate, *count, *parallel, *over, *retry, *log); err != nil {
+	if err != nil {
 		fmt.Fprintln(os.Stderr, "client:", err)
 		os.Exit(1)
 	}
-}
-
-func run(address, domain, file string, generate, count, parallel int, over, retry time.Duration, log string) error {
-	if generate > 0 {
-		keys, err := newKeys(generate)
-		if err != nil {
-			return err
-		}
-		_, err = fmt.Println(strings.Join(keys, "\n"))
-		return err
-	}
-	// Before the clock runs.
-	keys, err := readKeys(file, count)
-	if err != nil {
-		return err
-	}
-	exchange := func(i int) error { return exchange(address, domain, keys[i%len(keys)]) }
-	if over > 0 {
-		return storm(exchange, count, over, retry)
-	}
-	return batch(exchange, count, parallel, log)
 }
 
 func measure(args []string) error {
@@ -92,103 +94,188 @@ func measure(args []string) error {
 	return nil
 }
 
-func readKeys(file string, count int) ([]string, error) {
+func readKeys(file string) ([]string, error) {
 	if file == "" {
-		return newKeys(count)
+		return nil, nil
 	}
-	f, err := os.Open(file)
+	text, err := os.ReadFile(file)
 	if err != nil {
 		return nil, err
 	}
-	defer f.Close()
-	var keys []string
-	lines := bufio.NewScanner(f)
-	for lines.Scan() {
-		keys = append(keys, lines.Text())
-	}
+	keys := strings.Fields(string(text))
 	if len(keys) == 0 {
 		return nil, fmt.Errorf("%s has no keys", file)
-	}
-	return keys, lines.Err()
-}
-
-func newKeys(n int) ([]string, error) {
-	keys := make([]string, n)
-	for i := range keys {
-		private, err := ecdh.X25519().GenerateKey(rand.Reader)
-		if err != nil {
-			return nil, err
-		}
-		keys[i] = base64.StdEncoding.EncodeToString(private.PublicKey().Bytes())
 	}
 	return keys, nil
 }
 
-// exchange is nil when the gateway closes without a word or after OK, which
-// is also what becomes of a connection to the floor.
-func exchange(address, domain, key string) error {
-	conn, err := net.DialTimeout("tcp", address, patience)
-	if err != nil {
-		return err
-	}
-	defer conn.Close()
-	if err := conn.SetDeadline(time.Now().Add(patience)); err != nil {
-		return err
-	}
-	if domain != "" {
-		if _, err := io.WriteString(conn, domain+"\n"+key+"\n"); err != nil {
-			return err
-		}
-	}
-	answer, err := io.ReadAll(conn)
-	if len(answer) > 0 && string(answer) != "OK\n" {
-		return fmt.Errorf("the gateway answers %q", answer)
+// newKey is a random public key. Nobody knows its private key, since to compute
+// the one from the other would be part of what is measured. Nearly every number
+// below 2^255 is a public key (RFC 7748 section 5); chance does not find the few
+// that wgkex refuses.
+func newKey() address.Key {
+	var key address.Key
+	_, _ = rand.Read(key[:]) // it never fails
+	key[len(key)-1] &= 0x7f
+	return key
+}
+
+// gateway is how exchanges are made with it.
+type gateway struct {
+	address, domain string
+	refusal         string   // the code that it is to answer, empty for an acceptance
+	keys            []string // empty for a new one each time
+	kept            bool
+}
+
+func (g gateway) dial(ctx context.Context) (net.Conn, error) {
+	dialer := net.Dialer{Timeout: patience}
+	return dialer.DialContext(ctx, "tcp", g.address)
+}
+
+// session is the connections of one who makes exchanges one after the other.
+type session struct {
+	gateway
+	conn  net.Conn // if it is kept
+	lines *bufio.Reader
+}
+
+// open connects, if it is for more than one exchange.
+func (s *session) open(ctx context.Context) (err error) {
+	if s.kept {
+		s.conn, err = s.dial(ctx)
+		s.lines = bufio.NewReader(s.conn)
 	}
 	return err
 }
 
+// exchange makes the exchange with this number, and says whether the gateway took
+// its connection.
+func (s *session) exchange(ctx context.Context, i int) (connected bool, err error) {
+	key := newKey().String()
+	if len(s.keys) > 0 {
+		key = s.keys[i%len(s.keys)]
+	}
+	conn := s.conn
+	if !s.kept {
+		if conn, err = s.dial(ctx); err != nil {
+			return false, err
+		}
+		defer conn.Close()
+	}
+	if err := conn.SetDeadline(time.Now().Add(patience)); err != nil {
+		return true, err
+	}
+	if s.domain != "" {
+		if _, err := io.WriteString(conn, s.domain+"\n"+key+"\n"); err != nil {
+			return true, err
+		}
+	}
+	answer, err := s.answer(conn)
+	if err != nil {
+		return true, err
+	}
+	want := "OK\n"
+	if s.refusal != "" {
+		want = "ERR: " + s.refusal + "\n"
+	}
+	// Nothing is an acceptance, too, and what becomes of a connection to the floor.
+	if answer != want && (answer != "" || s.refusal != "" || s.kept) {
+		return true, fmt.Errorf("the gateway answers %q", answer)
+	}
+	return true, nil
+}
+
+// answer is all that the gateway says before it closes, or one line if it does
+// not close.
+func (s *session) answer(conn net.Conn) (string, error) {
+	if !s.kept {
+		answer, err := io.ReadAll(conn)
+		return string(answer), err
+	}
+	return s.lines.ReadString('\n')
+}
+
+func (s *session) close() {
+	if s.conn != nil {
+		_ = s.conn.Close() // there is nothing left to be written
+	}
+}
+
 // batch prints count, errors, and in milliseconds the median and the 99th
-// percentile of the latencies and the time that all took together.
-func batch(exchange func(int) error, count, parallel int, log string) error {
+// percentile of the latencies and the time that all took together. With a time
+// it makes no new exchange and waits for no connection after it. Who is hostile
+// gets numbers instead: the connections that the gateway took, and how many of
+// them were answered as they should be.
+func batch(g gateway, count, parallel int, during time.Duration, hostile bool, log string) error {
 	var (
-		mu        sync.Mutex
-		next      int
-		latencies []time.Duration
-		failures  []error
-		wg        sync.WaitGroup
+		mu              sync.Mutex
+		next, connected int
+		latencies       []time.Duration
+		failures        []error
+		wg              sync.WaitGroup
 	)
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	if during > 0 {
+		count = math.MaxInt
+		ctx, cancel = context.WithTimeout(ctx, during)
+		defer cancel()
+	}
+	sessions := make([]session, parallel)
+	for i := range sessions {
+		sessions[i].gateway = g
+		defer sessions[i].close()
+		if err := sessions[i].open(ctx); err != nil {
+			return err
+		}
+	}
 	start := time.Now()
-	for range parallel {
+	for i := range sessions {
+		s := &sessions[i]
 		wg.Go(func() {
 			for {
 				mu.Lock()
 				i := next
 				next++
 				mu.Unlock()
-				if i >= count {
+				if i >= count || ctx.Err() != nil {
 					return
 				}
 				began := time.Now()
-				err := exchange(i)
+				in, err := s.exchange(ctx, i)
 				took := time.Since(began)
+				if !in && ctx.Err() != nil {
+					return
+				}
 				mu.Lock()
-				if err != nil {
-					failures = append(failures, err)
-				} else {
+				if in {
+					connected++
+				}
+				if err == nil {
 					latencies = append(latencies, took)
+				} else {
+					failures = append(failures, err)
 				}
 				mu.Unlock()
+				if err != nil && g.kept {
+					return // there is no connection any more
+				}
 			}
 		})
 	}
 	wg.Wait()
 	took := time.Since(start)
+	if hostile {
+		fmt.Println(connected, len(latencies))
+		return nil
+	}
 	if err := appendAll(log, latencies); err != nil {
 		return err
 	}
-	fmt.Println(count, len(failures), milliseconds(quantile(latencies, 0.5)), milliseconds(quantile(latencies, 0.99)), milliseconds(took))
+	fmt.Println(len(latencies)+len(failures), len(failures), milliseconds(quantile(latencies, 0.5)), milliseconds(quantile(latencies, 0.99)), milliseconds(took))
 	if len(failures) > 0 {
-		return fmt.Errorf("%d of %d failed, first: %w", len(failures), count, failures[0])
+		return fmt.Errorf("%d of %d failed, first: %w", len(failures), len(latencies)+len(failures), failures[0])
 	}
 	return nil
 }
@@ -199,7 +286,7 @@ func appendAll(file string, latencies []time.Duration) error {
 	}
 	var text strings.Builder
 	for _, l := range latencies {
-		fmt.Fprintln(&text, milliseconds(l))
+		fmt.Fprintf(&text, "%.1f\n", l.Seconds()*1000)
 	}
 	f, err := os.OpenFile(file, os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o644)
 	if err != nil {
@@ -212,7 +299,7 @@ func appendAll(file string, latencies []time.Duration) error {
 // storm prints count, how many were served in their first try, how many at
 // all, the seconds until the last was served, and in milliseconds the median
 // and the 99th percentile of the latencies of first tries.
-func storm(exchange func(int) error, count int, over, retry time.Duration) error {
+func storm(g gateway, count int, over, retry time.Duration) error {
 	var (
 		mu             sync.Mutex
 		first, served  int
@@ -222,13 +309,17 @@ func storm(exchange func(int) error, count int, over, retry time.Duration) error
 		refusal, other error
 	)
 	const tries = 5
+	for len(g.keys) < count { // each router has one
+		g.keys = append(g.keys, newKey().String())
+	}
 	start := time.Now()
 	for i := range count {
 		wg.Go(func() {
 			time.Sleep(time.Until(start.Add(over * time.Duration(i) / time.Duration(count))))
 			for try := range tries {
 				began := time.Now()
-				err := exchange(i)
+				s := session{gateway: g}
+				_, err := s.exchange(context.Background(), i)
 				mu.Lock()
 				if err == nil {
 					served++
