@@ -75,30 +75,33 @@ func (c Cleanup) Run() (Report, error) {
 
 func (c Cleanup) run() (r Report, err error) {
 	var due []policy.Record
-	err = c.locked(func(d *domain.Domain) error {
-		return c.survey(d, &r, func(s domain.Survey) { due = c.mark(s, &r) })
+	marked := false
+	err = c.locked(func(d *domain.Domain) (err error) {
+		marked, err = c.survey(d, &r, func(s domain.Survey) { due = c.mark(s, &r) })
+		return err
 	})
-	if err != nil {
-		return r, err
+	if err != nil && !marked {
+		return r, err // where marks cannot be kept, nobody is removed
 	}
 	if c.DryRun {
 		for _, record := range due {
 			c.Removed(record, c.Host.SinceBoot())
 		}
 		r.Removed = len(due)
-		return r, nil
+		return r, err
 	}
+	// What could not be put right does not keep the stale.
 	for len(due) > 0 {
-		err = c.locked(func(d *domain.Domain) (err error) {
+		batchErr := c.locked(func(d *domain.Domain) (err error) {
 			due, err = c.removeBatch(d, due, &r)
 			return err
 		})
-		if err != nil {
-			return r, err
+		if batchErr != nil {
+			return r, errors.Join(err, batchErr)
 		}
 		c.Sleep(batchPause)
 	}
-	return r, nil
+	return r, err
 }
 
 // locked calls do with the domain's lock held.
@@ -114,17 +117,18 @@ func (c Cleanup) locked(do func(*domain.Domain) error) (err error) {
 }
 
 // survey reads all peers, which mark looks at, and puts right what is not as it
-// should be.
-func (c Cleanup) survey(d *domain.Domain, r *Report, mark func(domain.Survey)) (err error) {
+// should be. It reports whether the marks are kept.
+func (c Cleanup) survey(d *domain.Domain, r *Report, mark func(domain.Survey)) (marked bool, err error) {
 	var survey domain.Survey
 	if c.DryRun {
-		survey, err = d.Read()
-		mark(survey)
+		if survey, err = d.Read(); err == nil {
+			mark(survey)
+		}
 	} else {
 		survey, err = d.Refresh(mark)
 	}
 	if err != nil {
-		return err
+		return survey.Kept, err
 	}
 	for _, record := range survey.Records {
 		switch record.Kind {
@@ -139,7 +143,7 @@ func (c Cleanup) survey(d *domain.Domain, r *Report, mark func(domain.Survey)) (
 	if c.DryRun {
 		drift, err := d.Drift(survey.Peers)
 		r.Repaired, r.Orphans = len(drift.Peers), len(drift.Orphans)
-		return err
+		return true, err
 	}
 	repaired, orphans := len(survey.Repaired.Peers), len(survey.Repaired.Orphans)
 	if r.LeftOver > 0 {
@@ -148,40 +152,47 @@ func (c Cleanup) survey(d *domain.Domain, r *Report, mark func(domain.Survey)) (
 			survey, err = d.Readdress(keys...)
 		}
 		if err != nil {
-			return err
+			return true, err
 		}
 		r.Readdressed = len(keys)
 	}
 	drift, err := d.Repair(survey.Peers)
 	r.Repaired, r.Orphans = len(drift.Peers)+repaired, len(drift.Orphans)+orphans
-	return err
+	return true, err
 }
 
-// readdressable are the left-over peers, at most maxReaddressed, whose derived
-// address nobody else has.
+// readdressable are left-over peers, at most maxReaddressed, whose derived address
+// nobody else has.
 func (c Cleanup) readdressable(d *domain.Domain, survey domain.Survey) (keys []address.Key, err error) {
-	managed := map[netip.Addr]bool{}
-	var others, leftOver []policy.Peer
+	taken := map[netip.Addr]bool{}
+	var claims []netip.Prefix
 	for i, p := range survey.Peers {
-		switch survey.Records[i].Kind {
-		case policy.Managed:
-			managed[p.AllowedIPs[0].Addr()] = true
-			continue
-		case policy.LeftOver:
-			leftOver = append(leftOver, p)
+		for _, prefix := range p.AllowedIPs {
+			switch {
+			case prefix.IsSingleIP():
+				taken[prefix.Addr()] = true
+			case prefix.Bits() > 64 && survey.Records[i].Kind == policy.Static:
+				claims = append(claims, prefix)
+			}
 		}
-		others = append(others, p)
 	}
-	for _, p := range leftOver {
-		mac, addr := d.Config.Addresses.Of(p.Key)
-		gateways, err := d.Kernel.Owns(mac, addr)
-		if err != nil {
-			return keys, err
+	for i, p := range survey.Peers {
+		if survey.Records[i].Kind != policy.LeftOver {
+			continue
 		}
-		claimed := slices.ContainsFunc(others, func(other policy.Peer) bool { return other.Key != p.Key && other.Claims(addr) })
-		if len(keys) < maxReaddressed && !gateways && !claimed && !managed[addr] {
-			managed[addr] = true
-			keys = append(keys, p.Key)
+		mac, addr := d.Config.Addresses.Of(p.Key)
+		if taken[addr] || slices.ContainsFunc(claims, func(p netip.Prefix) bool { return p.Contains(addr) }) {
+			continue
+		}
+		if gateways, err := d.Kernel.Owns(mac, addr); err != nil || gateways {
+			if err != nil {
+				return keys, err
+			}
+			continue
+		}
+		taken[addr] = true
+		if keys = append(keys, p.Key); len(keys) == maxReaddressed {
+			break
 		}
 	}
 	return keys, nil

@@ -336,26 +336,38 @@ func TestRepair(t *testing.T) {
 // unless somebody else has it.
 func TestLeftOver(t *testing.T) {
 	b := newBench(t)
-	_, other := address.FFMUC.Of(key(1))
-	b.AddStatic(key(1), other.String()+"/128")
-	b.AddStatic(key(2))
+	mac1, other := address.FFMUC.Of(key(1))
+	b.AddLeftOver(key(1), other.String()+"/128")
+	b.FDB = append(b.FDB, kernel.Entry{MAC: mac1, Dst: other, Via: 7, Permanent: true}, kernel.Entry{MAC: kernel.Flood, Dst: other, Via: 7, Permanent: true})
+	b.AddLeftOver(key(2))
 	_, taken := address.RFC4291.Of(key(3))
-	b.AddStatic(key(3))
+	b.AddLeftOver(key(3))
 	b.AddStatic(key(4), taken.String()+"/128", "fd00::1/128")
 	_, gateways := address.RFC4291.Of(key(5))
-	b.AddStatic(key(5))
+	b.AddLeftOver(key(5))
+	// Others may look the same, and are not ours.
+	_, elsewhere := address.FFMUC.Of(key(6))
+	b.AddStatic(key(6), elsewhere.String()+"/128")
+	b.AddStatic(key(7))
+	before := fmt.Sprint(*b.Find(key(6)), *b.Find(key(7)))
 	b.OwnAddrs = []netip.Addr{gateways}
 	b.Handshake(key(1))
 	b.dryRun = true
-	b.run(Report{LeftOver: 4, Static: 1})
+	b.run(Report{LeftOver: 4, Static: 3})
 	b.dryRun = false
-	b.run(Report{LeftOver: 4, Readdressed: 2, Static: 1})
+	b.run(Report{LeftOver: 4, Readdressed: 2, Static: 3})
 	b.WantRouter(key(1), true)
 	b.WantRouter(key(2), true)
 	if b.Find(key(1)).LastHandshake.IsZero() {
 		t.Error("a tunnel was cut")
 	}
-	b.run(Report{Seen: 2, LeftOver: 2, Static: 1, Live: 1, Marked: 1})
+	b.run(Report{Seen: 2, LeftOver: 2, Static: 3, Live: 1, Marked: 1})
+	if after := fmt.Sprint(*b.Find(key(6)), *b.Find(key(7))); after != before {
+		t.Errorf("an admin's peers %s became %s", before, after)
+	}
+	if slices.ContainsFunc(b.FDB, func(e kernel.Entry) bool { return e.Dst == other }) {
+		t.Errorf("entries for the old address are left: %v", b.FDB)
+	}
 }
 
 // A VXLAN interface made anew gets all entries back in one run.
@@ -462,7 +474,7 @@ func TestEveryStepFails(t *testing.T) {
 		b := newBench(t)
 		b.connected(key(1))
 		b.routers(key(2), key(3), key(4))
-		b.AddStatic(key(5)) // has lost its address
+		b.AddLeftOver(key(5)) // has lost its address
 		b.run(Report{Seen: 4, Live: 1, Marked: 3, LeftOver: 1, Readdressed: 1})
 		b.FDB = b.FDB[1:] // of key(1)
 		_, addr := address.RFC4291.Of(key(9))

@@ -5,6 +5,7 @@ import (
 	"fmt"
 
 	"wgkex/internal/address"
+	"wgkex/internal/kernel"
 	"wgkex/internal/policy"
 )
 
@@ -39,7 +40,7 @@ func (d *Domain) put(key address.Key) error {
 
 // Renew is Ensure for a pending peer whose registration counts from now on.
 func (d *Domain) Renew(key address.Key) error {
-	if err := d.note(registered, d.state.Counts, key); err != nil {
+	if err := d.noteOne(registered, key, d.Host.SinceBoot(), d.state.Counts); err != nil {
 		return err
 	}
 	return d.Ensure(key)
@@ -50,7 +51,7 @@ func (d *Domain) Add(key address.Key) error {
 	r := policy.NewRecord(key, d.Host.SinceBoot())
 	counts := d.state.Counts
 	counts.Add(r)
-	if err := d.note(registered, counts, key); err != nil {
+	if err := d.noteOne(registered, key, r.Registered, counts); err != nil {
 		return err
 	}
 	err := d.Ensure(key)
@@ -64,13 +65,13 @@ func (d *Domain) Add(key address.Key) error {
 }
 
 // takeBack removes a peer that could not be added whole, unless it turns out to
-// be a static one that nothing knew of.
+// be a static one that nothing knew of, or one whose router has connected.
 func (d *Domain) takeBack(r policy.Record) error {
 	p, there, err := d.Kernel.Peer(r.Key)
 	switch {
 	case err != nil:
 		return err
-	case there && p.Managed(d.Config.Addresses):
+	case there && p.Managed(d.Config.Addresses) && p.Pending():
 		_, err := d.Remove(r)
 		return err
 	case there:
@@ -92,7 +93,7 @@ func (d *Domain) Reset(key address.Key, check func() (policy.Record, bool, error
 	counts := d.state.Counts
 	counts.Remove(r)
 	counts.Add(policy.NewRecord(key, 0))
-	if err := d.note(registered, counts, key); err != nil {
+	if err := d.noteOne(registered, key, d.Host.SinceBoot(), counts); err != nil {
 		return err
 	}
 	_, addr := d.Config.Addresses.Of(key)
@@ -119,25 +120,35 @@ func (d *Domain) Remove(records ...policy.Record) (gone bool, err error) {
 // forgetPeers takes peers that are gone out of the state.
 func (d *Domain) forgetPeers(records ...policy.Record) error {
 	counts := d.state.Counts
-	keys := make([]address.Key, len(records))
+	events := make([]event, len(records))
 	for i, r := range records {
 		counts.Remove(r)
-		keys[i] = r.Key
+		events[i] = event{Kind: removed, Key: r.Key, Peers: uint32(counts.Peers), Pending: uint32(counts.Pending)}
 	}
-	return d.note(removed, counts, keys...)
+	return d.note(events...)
 }
 
 // Readdress makes managed peers of left-over ones, and returns all peers as they
-// are then.
+// are then. The FDB entries for the addresses of other profiles go.
 func (d *Domain) Readdress(keys ...address.Key) (Survey, error) {
 	if err := d.setEntries(keys...); err != nil {
 		return Survey{}, err
 	}
+	via := d.Kernel.Index().WireGuard
+	var old []kernel.Entry
 	for _, key := range keys {
 		_, addr := d.Config.Addresses.Of(key)
 		if err := d.Kernel.Readdress(key, addr); err != nil {
 			return Survey{}, err
 		}
+		for _, other := range address.Profiles {
+			if mac, was := other.Of(key); was != addr {
+				old = append(old, kernel.Entry{MAC: mac, Dst: was, Via: via}, kernel.Entry{MAC: kernel.Flood, Dst: was, Via: via})
+			}
+		}
+	}
+	if err := d.Kernel.RemoveEntries(old); err != nil {
+		return Survey{}, err
 	}
 	// They are among the others of the state, which no event changes.
 	return d.Refresh(nil)

@@ -119,6 +119,91 @@ func TestStateOfTheFuture(t *testing.T) {
 	}
 }
 
+// The wall clock is set while the peers are read: they are read again.
+func TestClockIsSetDuringReading(t *testing.T) {
+	g := domaintest.New(t)
+	g.AddRouter(domaintest.Key(1))
+	g.Pass(time.Hour)
+	g.Handshake(domaintest.Key(1))
+	steps := 0
+	g.Between = func(method string) {
+		if method == "Peers" && steps == 0 {
+			steps++
+			g.SetClock(-10 * time.Minute)
+			g.Handshake(domaintest.Key(1))
+		}
+	}
+	if r := g.Read().Records[0]; r.Active != g.Boot {
+		t.Errorf("a handshake of %s counts as one of %s", g.Boot, r.Active)
+	}
+}
+
+// The lock's file is removed while somebody holds it, and others lock a new one:
+// who waited for the old one does not come in beside them.
+func TestLockRemoved(t *testing.T) {
+	g := domaintest.New(t)
+	first := g.Open()
+	got := make(chan *domain.Domain)
+	go func() {
+		d, err := g.Host.Open(t.Context(), g.Config)
+		if err != nil {
+			t.Error(err)
+		}
+		got <- d
+	}()
+	time.Sleep(50 * time.Millisecond) // for it to wait; if it does not, the test passes
+	if err := os.Remove(filepath.Join(g.Host.Dir, "d.lock")); err != nil {
+		t.Fatal(err)
+	}
+	second := g.Open()
+	if err := first.Close(); err != nil {
+		t.Error(err)
+	}
+	select {
+	case <-got:
+		t.Error("two hold the lock")
+	case <-time.After(100 * time.Millisecond):
+	}
+	if err := second.Close(); err != nil {
+		t.Error(err)
+	}
+	if err := (<-got).Close(); err != nil {
+		t.Error(err)
+	}
+}
+
+// Nobody knows which boot this is: no state is believed.
+func TestNoBootID(t *testing.T) {
+	g := domaintest.New(t)
+	g.ID = ""
+	g.Read()
+	g.Use(func(d *domain.Domain) {
+		if s, err := d.State(); s != nil || err != nil {
+			t.Errorf("%v, %v", s, err)
+		}
+	})
+}
+
+// A state that grew is none, and no process dies of it.
+func TestStateThatGrew(t *testing.T) {
+	for _, by := range []int64{64, 640, 200 << 20} {
+		g := domaintest.New(t)
+		path := filepath.Join(g.Host.Dir, "d.state")
+		info, err := os.Stat(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Truncate(path, info.Size()+by); err != nil {
+			t.Fatal(err)
+		}
+		g.Use(func(d *domain.Domain) {
+			if s, err := d.State(); s != nil || err != nil {
+				t.Errorf("%d bytes more: %v, %v", by, s, err)
+			}
+		})
+	}
+}
+
 // The wall clock is seen to be set, and that is kept.
 func TestClockStep(t *testing.T) {
 	g := domaintest.New(t)

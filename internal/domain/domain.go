@@ -87,6 +87,8 @@ type Survey struct {
 	Reading policy.Reading
 	Peers   []policy.Peer
 	Records []policy.Record
+	// Kept says that Refresh has kept what it read, whatever became of the FDB.
+	Kept bool
 	// Repaired is what was wrong with the FDB, if Refresh has repaired it.
 	Repaired Drift
 }
@@ -100,12 +102,19 @@ func (d *Domain) Read() (Survey, error) {
 // read also returns the head of the next state.
 func (d *Domain) read() (s Survey, h header, err error) {
 	profile, index := d.Config.Addresses, d.Kernel.Index()
-	s.Reading.Began = d.Host.SinceBoot()
-	s.Reading.Offset = time.Duration(d.Host.Now().UnixNano()) - s.Reading.Began
-	if s.Peers, err = d.Kernel.Peers(); err != nil {
-		return s, h, err
+	// A reading during which the wall clock was set tells nothing of either
+	// time. Nobody sets it that often.
+	for range 3 {
+		s.Reading.Offset, s.Reading.Began = d.Host.Clocks()
+		if s.Peers, err = d.Kernel.Peers(); err != nil {
+			return s, h, err
+		}
+		var offset time.Duration
+		offset, s.Reading.Ended = d.Host.Clocks()
+		if (offset - s.Reading.Offset).Abs() < time.Second {
+			break
+		}
 	}
-	s.Reading.Ended = d.Host.SinceBoot()
 	last, before, h, err := d.history(s.Reading)
 	if err != nil {
 		return s, h, err
@@ -149,8 +158,8 @@ func (d *Domain) history(now policy.Reading) (last policy.Reading, before map[ad
 }
 
 // Refresh reads all peers and keeps what it learned as the new State. When the
-// last one was not of these devices it also repairs the FDB: on a VXLAN
-// interface made anew all entries are gone.
+// last one was not of these devices it then repairs the FDB: on a VXLAN interface
+// made anew all entries are gone.
 //
 // It calls change, if there is one, with what it has read, before it is kept.
 func (d *Domain) Refresh(change func(Survey)) (Survey, error) {
@@ -163,25 +172,27 @@ func (d *Domain) Refresh(change func(Survey)) (Survey, error) {
 	if err != nil {
 		return survey, err
 	}
-	if old == nil {
-		if survey.Repaired, err = d.Repair(survey.Peers); err != nil {
-			return survey, err
-		}
-	}
 	if change != nil {
 		change(survey)
 	}
-	var others []policy.Peer
+	var others []policy.Other
 	for i, p := range survey.Peers {
-		if survey.Records[i].Kind != policy.Managed {
-			others = append(others, p)
+		if kind := survey.Records[i].Kind; kind != policy.Managed {
+			others = append(others, policy.Other{Peer: p, Kind: kind})
 		}
 	}
-	return survey, d.keep(h, survey.Records, others)
+	if err := d.keep(h, survey.Records, others); err != nil {
+		return survey, err
+	}
+	survey.Kept = true
+	if old == nil {
+		survey.Repaired, err = d.Repair(survey.Peers)
+	}
+	return survey, err
 }
 
 // keep replaces the state.
-func (d *Domain) keep(h header, records []policy.Record, others []policy.Peer) error {
+func (d *Domain) keep(h header, records []policy.Record, others []policy.Other) error {
 	if err := d.forget(); err != nil {
 		return err
 	}
@@ -193,10 +204,9 @@ func (d *Domain) keep(h header, records []policy.Record, others []policy.Peer) e
 	return nil
 }
 
-// note keeps events, with the counts that they lead to. When there are many it
-// makes them part of the records first.
-func (d *Domain) note(kind uint8, counts policy.Counts, keys ...address.Key) error {
-	if len(d.state.events)+len(keys) > maxEvents && len(d.state.events) > 0 {
+// note keeps events. When there are many it makes them part of the records first.
+func (d *Domain) note(events ...event) error {
+	if len(d.state.events)+len(events) > maxEvents && len(d.state.events) > 0 {
 		records, err := d.state.All()
 		if err != nil {
 			return err
@@ -205,5 +215,19 @@ func (d *Domain) note(kind uint8, counts policy.Counts, keys ...address.Key) err
 			return err
 		}
 	}
-	return d.state.append(kind, d.Host.SinceBoot(), counts, keys...)
+	return d.state.append(events...)
+}
+
+// noteOne keeps an event, with the counts that it leads to.
+func (d *Domain) noteOne(kind uint8, key address.Key, at time.Duration, counts policy.Counts) error {
+	return d.note(event{Kind: kind, Key: key, At: int64(at), Peers: uint32(counts.Peers), Pending: uint32(counts.Pending)})
+}
+
+// Seen keeps that the peer had a handshake since the reading, as its record says,
+// for the next exchange to know.
+func (d *Domain) Seen(r policy.Record) error {
+	return d.note(event{
+		Kind: seen, Key: r.Key, At: int64(r.Active), Handshake: r.LastHandshake.UnixNano(),
+		Peers: uint32(d.state.Counts.Peers), Pending: uint32(d.state.Counts.Pending),
+	})
 }

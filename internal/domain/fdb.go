@@ -52,14 +52,23 @@ func (d *Domain) Drift(peers []policy.Peer) (Drift, error) {
 		found[e] = true
 	}
 	profile, via := d.Config.Addresses, d.Kernel.Index().WireGuard
-	var others []policy.Peer
 	managed := make(map[netip.Addr]bool, len(peers))
+	// Where others' entries lead: to what is derived from their keys, and to what
+	// they claim.
+	others, claims := map[netip.Addr]bool{}, []netip.Prefix{}
 	for _, p := range peers {
+		mac, addr := profile.Of(p.Key)
 		if !p.Managed(profile) {
-			others = append(others, p)
+			others[addr] = true
+			for _, prefix := range p.AllowedIPs {
+				if prefix.IsSingleIP() {
+					others[prefix.Addr()] = true
+				} else if prefix.Bits() > 64 {
+					claims = append(claims, prefix)
+				}
+			}
 			continue
 		}
-		mac, addr := profile.Of(p.Key)
 		managed[addr] = true
 		unicast := kernel.Entry{MAC: mac, Dst: addr, Via: via, Permanent: true}
 		flood := kernel.Entry{MAC: kernel.Flood, Dst: addr, Via: via, Permanent: true}
@@ -68,25 +77,42 @@ func (d *Domain) Drift(peers []policy.Peer) (Drift, error) {
 		}
 	}
 	for _, e := range entries {
+		if managed[e.Dst] && e.Via == via {
+			continue
+		}
 		// Entries for other MACs are what the VXLAN interface learned.
 		mac, derived := profile.Derived(e.Dst)
 		ours := derived && (e.MAC == mac || e.MAC == kernel.Flood)
 		// The interface's own default destination is the admin's, whether the
 		// gateway that it leads to is a peer already or not.
-		admins := e.MAC == kernel.Flood && e.Dst == d.Kernel.Remote() || d.towardsAny(others, e.Dst)
-		if ours && !admins && !(managed[e.Dst] && e.Via == via) {
+		admins := e.MAC == kernel.Flood && e.Dst == d.Kernel.Remote()
+		if ours && !admins && !others[e.Dst] &&
+			!slices.ContainsFunc(claims, func(p netip.Prefix) bool { return p.Contains(e.Dst) }) {
 			drift.Orphans = append(drift.Orphans, e)
 		}
 	}
 	return drift, nil
 }
 
-// Repair sets what lacks and removes orphans of all peers, and returns what it
-// was.
+// Repair sets the entries that lack and removes the orphans, and returns what
+// they were.
 func (d *Domain) Repair(peers []policy.Peer) (Drift, error) {
 	drift, err := d.Drift(peers)
 	if err != nil {
 		return drift, err
+	}
+	if len(drift.Orphans) > 0 {
+		// Others may have added a peer with its entries since the peers were
+		// read.
+		now, err := d.Kernel.Peers()
+		if err != nil {
+			return drift, err
+		}
+		again, err := d.Drift(now)
+		if err != nil {
+			return drift, err
+		}
+		drift.Orphans = slices.DeleteFunc(drift.Orphans, func(e kernel.Entry) bool { return !slices.Contains(again.Orphans, e) })
 	}
 	if len(drift.Peers) > 0 {
 		err = d.setEntries(drift.Peers...)
@@ -95,12 +121,4 @@ func (d *Domain) Repair(peers []policy.Peer) (Drift, error) {
 		err = errors.Join(err, d.Kernel.RemoveEntries(drift.Orphans))
 	}
 	return drift, err
-}
-
-// towardsAny reports whether addr leads to one of the peers.
-func (d *Domain) towardsAny(peers []policy.Peer, addr netip.Addr) bool {
-	return slices.ContainsFunc(peers, func(p policy.Peer) bool {
-		_, derived := d.Config.Addresses.Of(p.Key)
-		return derived == addr || p.Claims(addr)
-	})
 }

@@ -31,6 +31,15 @@ type Host struct {
 // write in.
 var System = Host{Dir: "/run/wgkex/domains", Devices: kernel.Open, Now: time.Now, SinceBoot: sinceBoot, BootID: bootID}
 
+// Clocks reads both: how far the wall clock is from the time since boot, as
+// nanoseconds since 1970, and the time since boot. The wall clock comes first, so
+// that a pause between the two makes a handshake look later, not earlier.
+func (h Host) Clocks() (offset, sinceBoot time.Duration) {
+	wall := time.Duration(h.Now().UnixNano())
+	sinceBoot = h.SinceBoot()
+	return wall - sinceBoot, sinceBoot
+}
+
 // fileMode is that of the files in Dir: the services are users of one group.
 const fileMode = 0o660
 

@@ -14,6 +14,31 @@ import (
 // takeLock takes a flock(2), waiting for it until the context is done; then the
 // error is the context's. Read access suffices for one.
 func takeLock(ctx context.Context, path string) (*os.File, error) {
+	for {
+		f, err := waitForLock(ctx, path)
+		if err != nil {
+			return nil, err
+		}
+		// Somebody may have removed the file meanwhile, and others lock a new
+		// one.
+		if isAt(f, path) {
+			return f, nil
+		}
+		_ = f.Close() // nothing was written to it
+	}
+}
+
+// isAt reports whether the file is still the one at the path.
+func isAt(f *os.File, path string) bool {
+	mine, err := f.Stat()
+	if err != nil {
+		return false
+	}
+	there, err := os.Lstat(path)
+	return err == nil && os.SameFile(mine, there)
+}
+
+func waitForLock(ctx context.Context, path string) (*os.File, error) {
 	f, err := openLock(path)
 	if err != nil {
 		return nil, err

@@ -84,19 +84,22 @@ type fileRecord struct {
 }
 
 type event struct {
-	Key  address.Key
-	At   int64 // nanoseconds since boot
-	Kind uint8
-	_    [3]byte
+	Key address.Key
+	// At is when it was registered or, of seen, its Active, in nanoseconds since
+	// boot. Handshake is that of seen, in nanoseconds since 1970.
+	At, Handshake int64
+	Kind          uint8
+	_             [3]byte
 	// Peers and Pending are the counts after it.
 	Peers, Pending uint32
-	_              [12]byte
+	_              [4]byte
 }
 
 // The kinds of events.
 const (
 	registered = 1 // added, or reset
 	removed    = 2
+	seen       = 3 // a handshake since the reading
 )
 
 var (
@@ -114,7 +117,7 @@ type State struct {
 	// Reading is when the peers were last read.
 	Reading policy.Reading
 	// Others are the peers that were not managed then.
-	Others []policy.Peer
+	Others []policy.Other
 	// Counts are of the managed peers now. They are never too low but for what
 	// others than wgkex add.
 	Counts policy.Counts
@@ -185,13 +188,22 @@ func parseState(f io.ReaderAt, size int64) (*State, error) {
 	}
 	s.records = io.NewSectionReader(f, int64(headerSize)+others, records)
 	// A process that was killed may have left half an event.
-	s.events = make([]event, (size-fixed)/int64(eventSize))
+	n := (size - fixed) / int64(eventSize)
+	if n > maxEvents {
+		return nil, ErrState
+	}
+	s.events = make([]event, n)
 	log := make([]byte, len(s.events)*eventSize)
 	if _, err := f.ReadAt(log, fixed); err != nil && len(log) > 0 {
 		return nil, readError(err)
 	}
 	if _, err := binary.Decode(log, byteOrder, s.events); err != nil {
 		return nil, err
+	}
+	for _, e := range s.events {
+		if e.Key.IsZero() || e.Kind < registered || e.Kind > seen {
+			return nil, ErrState
+		}
 	}
 	s.Reading = policy.Reading{Began: time.Duration(h.Began), Ended: time.Duration(h.Ended), Offset: time.Duration(h.Offset)}
 	s.Step, s.StepAt = time.Duration(h.Step), time.Duration(h.StepAt)
@@ -222,7 +234,7 @@ func padding(n int64) int64 {
 }
 
 // describes reports whether the state is of this boot, these devices and this
-// address profile.
+// address profile. Where nobody knows which boot this is, it is of none.
 func (s *State) describes(bootID string, index kernel.Index, profile address.Profile) bool {
 	return s.follows(bootID, index) && s.header.VXLAN == uint32(index.VXLAN) && s.header.Profile == uint32(profile)
 }
@@ -230,7 +242,7 @@ func (s *State) describes(bootID string, index kernel.Index, profile address.Pro
 // follows reports whether the state is of this boot and WireGuard interface, so
 // that its records have a history of peers that may still be there.
 func (s *State) follows(bootID string, index kernel.Index) bool {
-	return s.header.BootID == fixedBootID(bootID) && s.header.WireGuard == uint32(index.WireGuard)
+	return bootID != "" && s.header.BootID == fixedBootID(bootID) && s.header.WireGuard == uint32(index.WireGuard)
 }
 
 func fixedBootID(id string) (fixed [32]byte) {
@@ -278,9 +290,16 @@ func (s *State) Find(mac address.MAC) ([]policy.Record, error) {
 
 // apply makes the records what they are after the event.
 func (e event) apply(records []policy.Record) []policy.Record {
-	records = slices.DeleteFunc(records, func(r policy.Record) bool { return r.Key == e.Key })
-	if e.Kind == registered {
-		records = append(records, policy.NewRecord(e.Key, time.Duration(e.At)))
+	i := slices.IndexFunc(records, func(r policy.Record) bool { return r.Key == e.Key })
+	switch {
+	case e.Kind == registered && i < 0:
+		return append(records, policy.NewRecord(e.Key, time.Duration(e.At)))
+	case e.Kind == registered:
+		records[i] = policy.NewRecord(e.Key, time.Duration(e.At))
+	case e.Kind == removed && i >= 0:
+		return slices.Delete(records, i, i+1)
+	case e.Kind == seen && i >= 0:
+		records[i].LastHandshake, records[i].Active = time.Unix(0, e.Handshake), time.Duration(e.At)
 	}
 	return records
 }
@@ -295,20 +314,24 @@ func (s *State) All() ([]policy.Record, error) {
 	if _, err := binary.Decode(text, byteOrder, in); err != nil {
 		return nil, err
 	}
-	last := make(map[address.Key]event, len(s.events))
+	// Those of the peers that something has happened to since.
+	changed := make(map[address.Key][]policy.Record, len(s.events))
 	for _, e := range s.events {
-		last[e.Key] = e
+		changed[e.Key] = nil
 	}
-	records := make([]policy.Record, 0, len(in)+len(last))
+	records := make([]policy.Record, 0, len(in)+len(changed))
 	for _, r := range in {
-		if _, changed := last[r.Key]; !changed {
+		if _, is := changed[r.Key]; is {
+			changed[r.Key] = append(changed[r.Key], r.record())
+		} else {
 			records = append(records, r.record())
 		}
 	}
-	for _, e := range last {
-		if e.Kind == registered {
-			records = append(records, policy.NewRecord(e.Key, time.Duration(e.At)))
-		}
+	for _, e := range s.events {
+		changed[e.Key] = e.apply(changed[e.Key])
+	}
+	for _, now := range changed {
+		records = append(records, now...)
 	}
 	return records, nil
 }
@@ -325,7 +348,7 @@ func (r fileRecord) record() policy.Record {
 }
 
 // saveState writes a whole state without events, and opens it.
-func saveState(path string, h header, records []policy.Record, others []policy.Peer) (*State, error) {
+func saveState(path string, h header, records []policy.Record, others []policy.Other) (*State, error) {
 	copy(h.Magic[:], stateMagic)
 	h.Version = stateVersion
 	profile := address.Profile(h.Profile)
@@ -367,13 +390,8 @@ func saveState(path string, h header, records []policy.Record, others []policy.P
 	return openState(path)
 }
 
-// append notes events that happen at the given time, and the counts after all
-// of them.
-func (s *State) append(kind uint8, at time.Duration, counts policy.Counts, keys ...address.Key) error {
-	events := make([]event, len(keys))
-	for i, key := range keys {
-		events[i] = event{Key: key, At: int64(at), Kind: kind, Peers: uint32(counts.Peers), Pending: uint32(counts.Pending)}
-	}
+// append notes events.
+func (s *State) append(events ...event) error {
 	data, err := binary.Append(nil, byteOrder, events)
 	if err != nil {
 		return err
@@ -384,7 +402,8 @@ func (s *State) append(kind uint8, at time.Duration, counts policy.Counts, keys 
 		return fmt.Errorf("writing the state: %w", err)
 	}
 	s.events = append(s.events, events...)
-	s.Counts = counts
+	last := events[len(events)-1]
+	s.Counts = policy.Counts{Peers: int(last.Peers), Pending: int(last.Pending)}
 	return nil
 }
 
@@ -392,10 +411,11 @@ func (s *State) append(kind uint8, at time.Duration, counts policy.Counts, keys 
 func (s *State) Close() error { return s.file.Close() }
 
 // encodeOthers writes peers with their allowed IPs.
-func encodeOthers(peers []policy.Peer) []byte {
+func encodeOthers(peers []policy.Other) []byte {
 	var out []byte
 	for _, p := range peers {
 		out = append(out, p.Key[:]...)
+		out = append(out, byte(p.Kind))
 		out = byteOrder.AppendUint32(out, uint32(len(p.AllowedIPs)))
 		for _, prefix := range p.AllowedIPs {
 			text, err := prefix.MarshalBinary() // address and length
@@ -409,7 +429,7 @@ func encodeOthers(peers []policy.Peer) []byte {
 	return append(out, make([]byte, padding(int64(len(out))))...)
 }
 
-func decodeOthers(in []byte, n int) ([]policy.Peer, error) {
+func decodeOthers(in []byte, n int) ([]policy.Other, error) {
 	whole := true
 	take := func(n int) []byte {
 		if n > len(in) {
@@ -419,10 +439,13 @@ func decodeOthers(in []byte, n int) ([]policy.Peer, error) {
 		in = in[n:]
 		return part
 	}
-	var peers []policy.Peer
+	var peers []policy.Other
 	for len(peers) < n && whole {
-		var p policy.Peer
+		var p policy.Other
 		copy(p.Key[:], take(address.KeySize))
+		if kind := take(1); whole {
+			p.Kind = policy.Kind(kind[0])
+		}
 		prefixes := uint32(0)
 		if text := take(4); whole {
 			prefixes = byteOrder.Uint32(text)

@@ -28,7 +28,10 @@ func sample(t testing.TB, path string, n int) (*State, []policy.Record) {
 		}
 		records = append(records, r)
 	}
-	others := []policy.Peer{{Key: key(1 << 12), AllowedIPs: prefixes("fd00::/64", "10.0.0.0/8")}, {Key: key(1<<12 + 1)}}
+	others := []policy.Other{
+		{Peer: policy.Peer{Key: key(1 << 12), AllowedIPs: prefixes("fd00::/64", "10.0.0.0/8")}},
+		{Peer: policy.Peer{Key: key(1<<12 + 1)}, Kind: policy.LeftOver},
+	}
 	s, err := saveState(path, header{
 		BootID: fixedBootID("boot1"), WireGuard: 7, VXLAN: 8, Profile: uint32(address.FFMUC),
 		Began: 1, Ended: 2, Offset: 3, Step: 4, StepAt: 5,
@@ -89,17 +92,24 @@ func TestState(t *testing.T) {
 			key  address.Key
 			at   time.Duration
 		}{{registered, added, 10}, {registered, gone, 11}, {removed, gone, 12}} {
-			if err := s.append(e.kind, e.at, policy.Counts{Peers: 50, Pending: 40}, e.key); err != nil {
+			if err := s.append(event{Kind: e.kind, At: int64(e.at), Key: e.key, Peers: 50, Pending: 40}); err != nil {
 				t.Fatal(err)
 			}
 		}
 		records = append(records, policy.NewRecord(added, 10))
 		if n > 1 {
-			if err := s.append(registered, 13, policy.Counts{Peers: 51, Pending: 41}, key(1)); err != nil {
+			if err := s.append(event{Kind: registered, At: 13, Key: key(1), Peers: 51, Pending: 41}); err != nil {
 				t.Fatal(err)
 			}
 			records[1] = policy.NewRecord(key(1), 13)
 		}
+		// One had a handshake since, and one of which nothing is known.
+		for _, k := range []address.Key{added, key(3000)} {
+			if err := s.append(event{Kind: seen, At: 14, Handshake: 1700000000000000015, Key: k, Peers: 50, Pending: 40}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		records[len(records)-1].LastHandshake, records[len(records)-1].Active = time.Unix(1700000000, 15), 14
 		wantRecords(t, s, records)
 		again, err := openState(path)
 		if err != nil {
@@ -125,7 +135,7 @@ func TestStateCutAnywhere(t *testing.T) {
 		t.Fatal(err)
 	}
 	fixed := int(info.Size())
-	if err := s.append(registered, 10, policy.Counts{Peers: 6, Pending: 4}, key(2000)); err != nil {
+	if err := s.append(event{Kind: registered, At: 10, Key: key(2000), Peers: 6, Pending: 4}); err != nil {
 		t.Fatal(err)
 	}
 	data, err := os.ReadFile(path)
@@ -155,7 +165,7 @@ func TestStateCutAnywhere(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer half.Close()
-	if err := half.append(registered, 11, policy.Counts{Peers: 6, Pending: 4}, key(2001)); err != nil {
+	if err := half.append(event{Kind: registered, At: 11, Key: key(2001), Peers: 6, Pending: 4}); err != nil {
 		t.Fatal(err)
 	}
 	whole, err := openState(path)
@@ -209,7 +219,7 @@ func FuzzState(f *testing.F) {
 	for _, n := range []int{0, 3} {
 		path := filepath.Join(f.TempDir(), "state")
 		s, _ := sample(f, path, n)
-		if err := s.append(registered, 10, policy.Counts{Peers: 6, Pending: 4}, key(2000)); err != nil {
+		if err := s.append(event{Kind: registered, At: 10, Key: key(2000), Peers: 6, Pending: 4}); err != nil {
 			f.Fatal(err)
 		}
 		data, err := os.ReadFile(path)

@@ -56,8 +56,8 @@ func (r *run) run() (policy.Action, error) {
 		return 0, err
 	}
 	action, err := r.facts.Decide()
-	if errors.Is(err, policy.ErrFull) {
-		action, err = r.makeRoom(err)
+	if r.needsRoom(err) {
+		action, err = r.makeRoom(action, err)
 	}
 	if err != nil {
 		return 0, err
@@ -150,17 +150,23 @@ func (r *run) consult() (err error) {
 	return nil
 }
 
-// makeRoom decides about a key for which a domain has no room: peers may have
+// needsRoom reports whether the decision, of which err is part, was made for want
+// of a place in the domain.
+func (r *run) needsRoom(err error) bool {
+	return errors.Is(err, policy.ErrFull) || err == nil && r.facts.Starved()
+}
+
+// makeRoom decides about a key for which a domain has no place: peers may have
 // left or had their first handshake since the reading, or one has had its time
-// and goes. Full is the refusal otherwise.
-func (r *run) makeRoom(full error) (policy.Action, error) {
+// and goes. Otherwise the decision stays.
+func (r *run) makeRoom(action policy.Action, full error) (policy.Action, error) {
 	believed := r.fresh || r.facts.SinceBoot-r.state.Reading.Began < fullFor
 	for {
 		if !believed {
 			if err := r.refresh(); err != nil {
 				return 0, err
 			}
-			if action, err := r.facts.Decide(); !errors.Is(err, policy.ErrFull) {
+			if action, err := r.facts.Decide(); !r.needsRoom(err) {
 				return action, err
 			}
 		}
@@ -168,23 +174,25 @@ func (r *run) makeRoom(full error) (policy.Action, error) {
 		if err != nil {
 			return 0, err
 		}
-		if overdue == nil {
-			return 0, full
+		r.facts.Overdue = overdue
+		if instead, err := r.facts.Decide(); overdue == nil || r.needsRoom(err) {
+			return action, full
+		} else if gone, goneErr := r.stillOverdue(overdue.Key); gone || goneErr != nil {
+			return instead, errors.Join(err, goneErr)
 		}
-		// It may have connected since, or be gone.
-		p, there, err := r.Kernel.Peer(overdue.Key)
-		if err != nil {
-			return 0, err
-		}
-		if there && p.Pending() && p.Managed(r.Config.Addresses) {
-			r.facts.Overdue = overdue
-			return r.facts.Decide()
-		}
+		r.facts.Overdue = nil
 		if r.fresh {
-			return 0, full
+			return action, full
 		}
 		believed = false
 	}
+}
+
+// stillOverdue asks the kernel about a peer that is to make room: it may have
+// connected since the reading, or be gone or somebody else's.
+func (r *run) stillOverdue(key address.Key) (bool, error) {
+	p, there, err := r.Kernel.Peer(key)
+	return there && p.Pending() && p.Managed(r.Config.Addresses), err
 }
 
 // overdue is the managed peer that has been pending longest, if it may go.
@@ -213,6 +221,11 @@ func (r *run) apply(action policy.Action) (policy.Action, error) {
 	case policy.Add:
 		return action, r.Add(r.key)
 	case policy.Reset:
+		if r.facts.Overdue != nil {
+			if _, err := r.Remove(*r.facts.Overdue); err != nil {
+				return action, err
+			}
+		}
 		err := r.Reset(r.key, func() (record policy.Record, still bool, err error) {
 			action, err = r.lookAgain()
 			return r.facts.Managed[0], action == policy.Reset, err
@@ -236,8 +249,8 @@ func (r *run) apply(action policy.Action) (policy.Action, error) {
 // in the time from the kernel's answer to the reset, which is the next thing that
 // is done.
 func (r *run) lookAgain() (policy.Action, error) {
-	reading := policy.Reading{Began: r.Host.SinceBoot()}
-	reading.Offset = time.Duration(r.Host.Now().UnixNano()) - reading.Began
+	var reading policy.Reading
+	reading.Offset, reading.Began = r.Host.Clocks()
 	p, there, err := r.Kernel.Peer(r.key)
 	if err != nil {
 		return 0, err
@@ -249,9 +262,15 @@ func (r *run) lookAgain() (policy.Action, error) {
 	case !p.Managed(r.Config.Addresses):
 		return 0, fmt.Errorf("peer %s was changed by others since the last reading: %w", r.key, r.overtaken())
 	}
-	r.facts.Managed[0] = policy.Follow(&r.facts.Managed[0], p, r.Config.Addresses, r.state.Reading, reading)
+	before := r.facts.Managed[0]
+	r.facts.Managed[0] = policy.Follow(&before, p, r.Config.Addresses, r.state.Reading, reading)
 	r.facts.SinceBoot = reading.Ended
-	return r.facts.Decide()
+	action, err := r.facts.Decide()
+	if err == nil && action == policy.Keep && !p.LastHandshake.Equal(before.LastHandshake) && !p.Pending() {
+		// Or whoever repeats the key would cost a search each time.
+		err = r.Seen(r.facts.Managed[0])
+	}
+	return action, err
 }
 
 // overtaken reads all peers for the next exchange to know what others have

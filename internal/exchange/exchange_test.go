@@ -313,6 +313,108 @@ func TestOverdueMakesRoom(t *testing.T) {
 	}
 }
 
+// A silent router gets its reset in a domain whose pending places are taken, if
+// one of these has had its time.
+func TestSilentInAFullDomain(t *testing.T) {
+	b := newBench(t)
+	b.silent(key(1))
+	for n := range 5 {
+		b.accept(key(2+n), policy.Add)
+		b.Pass(time.Second)
+	}
+	b.accept(key(1), policy.Keep)
+	b.Pass(policy.PendingFor)
+	b.accept(key(1), policy.Reset)
+	b.WantRouter(key(2), false)
+	b.WantRouter(key(3), true)
+	if got := b.Counts(); got != (policy.Counts{Peers: 5, Pending: 5}) {
+		t.Errorf("counted %+v", got)
+	}
+}
+
+// A live router whose key is repeated costs one search, not one each time.
+func TestLiveSinceTheReading(t *testing.T) {
+	b := newBench(t)
+	b.silent(key(1))
+	b.Handshake(key(1)) // which nobody has read
+	b.Searches = 0
+	for range 10 {
+		b.accept(key(1), policy.Keep)
+		b.Pass(time.Second)
+	}
+	if b.Searches != 1 || b.Dumps > 2 {
+		t.Errorf("%d searches, %d readings", b.Searches, b.Dumps)
+	}
+	b.Pass(policy.LiveFor)
+	b.accept(key(1), policy.Reset)
+	b.Read()
+	b.Consistent()
+}
+
+// What others make of a peer after the reading is not undone.
+func TestBecomesStatic(t *testing.T) {
+	makeStatic := func(b *bench, k address.Key) {
+		p := b.Find(k)
+		p.AllowedIPs = append(p.AllowedIPs, netip.MustParsePrefix("fd00::/64"))
+	}
+	b := newBench(t)
+	b.silent(key(1))
+	makeStatic(b, key(1))
+	b.refuse(key(1), outcome.Busy)
+	b.refuse(key(1), outcome.ProhibitedKey)
+	b = newBench(t)
+	for n := range 5 {
+		b.accept(key(1+n), policy.Add)
+		b.Pass(time.Second)
+	}
+	b.Pass(policy.PendingFor)
+	b.Read()
+	makeStatic(b, key(1))
+	before := fmt.Sprint(*b.Find(key(1)))
+	if _, err := b.run(key(10)); err != nil {
+		t.Error(err)
+	}
+	if after := fmt.Sprint(*b.Find(key(1))); after != before {
+		t.Errorf("%s became %s", before, after)
+	}
+}
+
+// In a domain whose limits were lowered below what it has, no refusal costs a
+// search.
+func TestLoweredLimits(t *testing.T) {
+	b := newBench(t)
+	for n := range 5 {
+		b.accept(key(1+n), policy.Add)
+	}
+	b.Pass(policy.PendingFor)
+	b.Config.MaxPending = 3
+	b.Searches = 0
+	for range 5 {
+		b.refuse(key(10), outcome.Busy)
+	}
+	if b.Searches != 0 {
+		t.Errorf("%d searches", b.Searches)
+	}
+}
+
+// A router that connected while its exchange failed stays.
+func TestConnectedMeanwhile(t *testing.T) {
+	b := newBench(t)
+	faulty := &kerneltest.Faulty{Devices: b.Devices, Fault: func(_ int, method string) (error, bool) {
+		switch method {
+		case "AddPeer": // it takes effect, but the answer is lost
+			return syscall.ENOBUFS, true
+		case "Peer":
+			b.Handshake(key(1))
+		}
+		return nil, false
+	}}
+	if _, err := b.runOn(faulty, key(1)); !errors.Is(err, syscall.ENOBUFS) {
+		t.Errorf("got %v", err)
+	}
+	b.WantRouter(key(1), true)
+}
+
 // Whoever connects at the last moment does not have to make room.
 func TestOverdueConnects(t *testing.T) {
 	b := newBench(t)
@@ -419,7 +521,7 @@ func TestPeersGoneEntriesLeft(t *testing.T) {
 			}
 			b.WantRouter(key(1+n), true)
 		}
-		if b.Dumps > 1 {
+		if b.Dumps > 2 { // one more before entries are removed
 			t.Errorf("%s: %d readings for five routers", name, b.Dumps)
 		}
 	}
@@ -443,10 +545,16 @@ func TestFlushedFDB(t *testing.T) {
 func TestLeftOver(t *testing.T) {
 	b := newBench(t)
 	_, other := address.FFMUC.Of(key(1))
-	b.AddStatic(key(1), other.String()+"/128")
-	b.AddStatic(key(2))
+	b.AddLeftOver(key(1), other.String()+"/128")
+	b.AddLeftOver(key(2))
 	b.Handshake(key(2))
+	// Others may look the same, and are not ours.
+	_, elsewhere := address.FFMUC.Of(key(3))
+	b.AddStatic(key(3), elsewhere.String()+"/128")
+	b.AddStatic(key(4))
 	b.Read()
+	b.refuse(key(3), outcome.ProhibitedKey)
+	b.refuse(key(4), outcome.ProhibitedKey)
 	b.accept(key(1), policy.Readdress)
 	b.accept(key(2), policy.Readdress)
 	if b.Find(key(2)).LastHandshake.IsZero() {
@@ -704,7 +812,7 @@ var steps = map[string]struct {
 		b.Number.VXLAN, b.FDB = 9, nil
 	}, victim, staysLive},
 	"without an address": {func(b *bench) {
-		b.AddStatic(victim)
+		b.AddLeftOver(victim)
 		b.Handshake(victim)
 		b.Read()
 	}, victim, staysLive},

@@ -92,7 +92,7 @@ type Exchange struct {
 	// GatewayOwns says that the derived MAC or address is the gateway's own.
 	GatewayOwns bool
 	// Others are all peers that are not managed.
-	Others []Peer
+	Others []Other
 	// Managed are the managed peers that may have the key or its address.
 	Managed []Record
 	Counts  Counts
@@ -116,7 +116,8 @@ const (
 	Add
 	// Reset removes the peer and adds it again, which clears the time stamp
 	// of its last handshake: WireGuard drops initiations that are older, as a
-	// router's are after its clock went back (white paper, section 5.1).
+	// router's are after its clock went back (white paper, section 5.1). Where
+	// there is no place for one more pending peer, the Overdue one goes.
 	Reset
 	// Replace removes the Overdue peer and adds this one in its place.
 	Replace
@@ -156,9 +157,7 @@ func (e Exchange) Decide() (Action, error) {
 		return Readdress, nil
 	case !leftOver && room:
 		return Add, nil
-	// One in place of another keeps the counts as they are, but not when the
-	// limits were lowered below them.
-	case !leftOver && e.Overdue != nil && e.Counts.Peers <= e.MaxPeers && e.Counts.Pending <= e.MaxPending:
+	case !leftOver && e.swap():
 		return Replace, nil
 	case e.Counts.Peers >= e.MaxPeers:
 		return 0, outcome.Refuse(outcome.Busy, "%w: it has its %d peers (max_peers)", ErrFull, e.MaxPeers)
@@ -180,12 +179,14 @@ func (e Exchange) refused(addr netip.Addr) (leftOver bool, err error) {
 		return false, outcome.Refuse(outcome.ProhibitedKey, "the key is the gateway's own")
 	}
 	for _, p := range e.Others {
+		_, derived := e.Profile.Of(p.Key)
 		switch {
-		case p.Key == e.Key && p.Kind(e.Profile) == Static:
+		case p.Key == e.Key && p.Kind == Static:
 			return false, outcome.Refuse(outcome.ProhibitedKey, "the key is that of a static peer")
 		case p.Key == e.Key:
 			leftOver = true
-		case p.Claims(addr):
+		// An FDB entry may lead to the derived MAC of a peer with another address.
+		case p.Claims(addr), derived == addr:
 			return false, conflict(addr, p.Key)
 		}
 	}
@@ -210,8 +211,21 @@ func (e Exchange) known(r Record) Action {
 		return Keep
 	// To reset a peer that had a handshake makes one more pending peer. Left
 	// alone it serves every router whose clock is right.
-	case e.Counts.Pending >= e.MaxPending:
+	case e.Counts.Pending >= e.MaxPending && !e.swap():
 		return Keep
 	}
 	return Reset
+}
+
+// swap reports whether the Overdue peer can go for another to come. That keeps
+// the counts as they are, which is not enough when the limits were lowered below
+// them.
+func (e Exchange) swap() bool {
+	return e.Overdue != nil && e.Counts.Peers <= e.MaxPeers && e.Counts.Pending <= e.MaxPending
+}
+
+// Starved reports whether a peer that should be reset is kept for want of a place
+// for one more pending peer.
+func (e Exchange) Starved() bool {
+	return len(e.Managed) > 0 && !e.Managed[0].Pending() && !e.Managed[0].Live(e.SinceBoot) && e.known(e.Managed[0]) == Keep
 }

@@ -69,7 +69,10 @@ func TestCount(t *testing.T) {
 
 func TestDecide(t *testing.T) {
 	const profile = address.RFC4291
-	static := func(k address.Key, ips ...string) []Peer { return []Peer{{Key: k, AllowedIPs: prefixes(ips...)}} }
+	other := func(kind Kind, k address.Key, ips ...string) []Other {
+		return []Other{{Kind: kind, Peer: Peer{Key: k, AllowedIPs: prefixes(ips...)}}}
+	}
+	static := func(k address.Key, ips ...string) []Other { return other(Static, k, ips...) }
 	_, addr := profile.Of(key(1))
 	on := func(bits int) string {
 		p, _ := addr.Prefix(bits)
@@ -95,13 +98,13 @@ func TestDecide(t *testing.T) {
 		"another has everything":         {func(e *Exchange) { e.Others = static(key(2), "::/0", "0.0.0.0/0") }, Add, outcome.OK},
 		"a managed peer has the address": {func(e *Exchange) { e.Managed = collider }, 0, outcome.AddressConflict},
 		"the gateway's address":          {func(e *Exchange) { e.GatewayOwns = true }, 0, outcome.AddressConflict},
-		"a peer without allowed IPs":     {func(e *Exchange) { e.Others = static(key(1)) }, Readdress, outcome.OK},
-		"one of another profile":         {func(e *Exchange) { e.Others = []Peer{peer(address.FFMUC, key(1))} }, Readdress, outcome.OK},
+		"a peer without allowed IPs":     {func(e *Exchange) { e.Others = other(LeftOver, key(1)) }, Readdress, outcome.OK},
+		"one of another profile":         {func(e *Exchange) { e.Others = []Other{{peer(address.FFMUC, key(1)), LeftOver}} }, Readdress, outcome.OK},
 		"left over, address taken": {func(e *Exchange) {
-			e.Others, e.Managed = static(key(1)), collider
+			e.Others, e.Managed = other(LeftOver, key(1)), collider
 		}, 0, outcome.AddressConflict},
-		"left over, no place":         {func(e *Exchange) { e.Others, e.Counts = static(key(1)), Counts{10, 0} }, 0, outcome.Busy},
-		"left over, no pending place": {func(e *Exchange) { e.Others, e.Counts = static(key(1)), Counts{9, 5} }, Readdress, outcome.OK},
+		"left over, no place":         {func(e *Exchange) { e.Others, e.Counts = other(LeftOver, key(1)), Counts{10, 0} }, 0, outcome.Busy},
+		"left over, no pending place": {func(e *Exchange) { e.Others, e.Counts = other(LeftOver, key(1)), Counts{9, 5} }, Readdress, outcome.OK},
 		"known and live":              {func(e *Exchange) { e.Managed = live }, Keep, outcome.OK},
 		"known and silent":            {func(e *Exchange) { e.Managed = silent }, Reset, outcome.OK},
 		"known and pending":           {func(e *Exchange) { e.Managed = pending }, Keep, outcome.OK},
@@ -110,19 +113,23 @@ func TestDecide(t *testing.T) {
 		"known and a static address": {func(e *Exchange) {
 			e.Managed, e.Others = live, static(key(2), on(128))
 		}, 0, outcome.AddressConflict},
-		"the last place":                {func(e *Exchange) { e.Counts = Counts{9, 4} }, Add, outcome.OK},
-		"no place":                      {func(e *Exchange) { e.Counts = Counts{10, 0} }, 0, outcome.Busy},
-		"no pending place":              {func(e *Exchange) { e.Counts = Counts{5, 5} }, 0, outcome.Busy},
-		"no place, one overdue":         {func(e *Exchange) { e.Counts, e.Overdue = Counts{10, 1}, &Record{} }, Replace, outcome.OK},
-		"no pending place, one overdue": {func(e *Exchange) { e.Counts, e.Overdue = Counts{5, 5}, &Record{} }, Replace, outcome.OK},
-		"a place, one overdue":          {func(e *Exchange) { e.Counts, e.Overdue = Counts{4, 4}, &Record{} }, Add, outcome.OK},
-		"lowered limits, one overdue":   {func(e *Exchange) { e.Counts, e.Overdue = Counts{11, 5}, &Record{} }, 0, outcome.Busy},
-		"lowered max_pending, overdue":  {func(e *Exchange) { e.Counts, e.Overdue = Counts{6, 6}, &Record{} }, 0, outcome.Busy},
-		"lowered limits":                {func(e *Exchange) { e.Counts = Counts{11, 11} }, 0, outcome.Busy},
-		"full, known, live":             {func(e *Exchange) { e.Counts, e.Managed = Counts{10, 5}, live }, Keep, outcome.OK},
-		"full, known, pending":          {func(e *Exchange) { e.Counts, e.Managed = Counts{10, 5}, pending }, Keep, outcome.OK},
-		"all places, known, silent":     {func(e *Exchange) { e.Counts, e.Managed = Counts{10, 4}, silent }, Reset, outcome.OK},
-		"no pending place, silent":      {func(e *Exchange) { e.Counts, e.Managed = Counts{10, 5}, silent }, Keep, outcome.OK},
+		"the last place":                 {func(e *Exchange) { e.Counts = Counts{9, 4} }, Add, outcome.OK},
+		"no place":                       {func(e *Exchange) { e.Counts = Counts{10, 0} }, 0, outcome.Busy},
+		"no pending place":               {func(e *Exchange) { e.Counts = Counts{5, 5} }, 0, outcome.Busy},
+		"no place, one overdue":          {func(e *Exchange) { e.Counts, e.Overdue = Counts{10, 1}, &Record{} }, Replace, outcome.OK},
+		"no pending place, one overdue":  {func(e *Exchange) { e.Counts, e.Overdue = Counts{5, 5}, &Record{} }, Replace, outcome.OK},
+		"a place, one overdue":           {func(e *Exchange) { e.Counts, e.Overdue = Counts{4, 4}, &Record{} }, Add, outcome.OK},
+		"lowered limits, one overdue":    {func(e *Exchange) { e.Counts, e.Overdue = Counts{11, 5}, &Record{} }, 0, outcome.Busy},
+		"lowered max_pending, overdue":   {func(e *Exchange) { e.Counts, e.Overdue = Counts{6, 6}, &Record{} }, 0, outcome.Busy},
+		"lowered limits":                 {func(e *Exchange) { e.Counts = Counts{11, 11} }, 0, outcome.Busy},
+		"full, known, live":              {func(e *Exchange) { e.Counts, e.Managed = Counts{10, 5}, live }, Keep, outcome.OK},
+		"full, known, pending":           {func(e *Exchange) { e.Counts, e.Managed = Counts{10, 5}, pending }, Keep, outcome.OK},
+		"all places, known, silent":      {func(e *Exchange) { e.Counts, e.Managed = Counts{10, 4}, silent }, Reset, outcome.OK},
+		"an admin's without allowed IPs": {func(e *Exchange) { e.Others = static(key(1)) }, 0, outcome.ProhibitedKey},
+		"another gateway's":              {func(e *Exchange) { e.Others = []Other{{peer(address.FFMUC, key(1)), Static}} }, 0, outcome.ProhibitedKey},
+		"silent, one overdue":            {func(e *Exchange) { e.Counts, e.Managed, e.Overdue = Counts{10, 5}, silent, &Record{} }, Reset, outcome.OK},
+		"silent, lowered, one overdue":   {func(e *Exchange) { e.Counts, e.Managed, e.Overdue = Counts{10, 6}, silent, &Record{} }, Keep, outcome.OK},
+		"no pending place, silent":       {func(e *Exchange) { e.Counts, e.Managed = Counts{10, 5}, silent }, Keep, outcome.OK},
 	} {
 		e := Exchange{Key: key(1), Profile: profile, GatewayKey: key(9), MaxPeers: 10, MaxPending: 5, SinceBoot: boot}
 		c.change(&e)
@@ -132,6 +139,9 @@ func TestDecide(t *testing.T) {
 		}
 		if errors.Is(err, ErrFull) != (c.code == outcome.Busy) {
 			t.Errorf("%s: %v", name, err)
+		}
+		if starved := name == "no pending place, silent" || name == "silent, lowered, one overdue"; e.Starved() != starved {
+			t.Errorf("%s: starved %v", name, e.Starved())
 		}
 		// Whatever is refused without looking at the managed peers is refused.
 		if refused := e.Refused(); refused != nil && outcome.CodeOf(refused) != c.code {

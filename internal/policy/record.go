@@ -19,13 +19,20 @@ const (
 	// Managed is a peer that wgkex put there: its sole allowed IP is its own
 	// derived address.
 	Managed
-	// LeftOver is a peer that wgkex put there once: it has no allowed IP, since
-	// WireGuard gave its address to another peer, or its sole allowed IP is the
-	// one that another address profile derives from its key.
+	// LeftOver is a peer that was Managed once: it has no allowed IP any more,
+	// since WireGuard gave its address to another peer, or its sole allowed IP
+	// is the one that another address profile derives from its key.
 	LeftOver
 )
 
-// Kind is the peer's in a domain with the profile.
+// Other is a peer that is not Managed.
+type Other struct {
+	Peer
+	Kind Kind
+}
+
+// Kind is what the peer looks like in a domain with the profile. One that looks
+// like a LeftOver may as well be an admin's; only its history tells, see Follow.
 func (p Peer) Kind(profile address.Profile) Kind {
 	switch {
 	case len(p.AllowedIPs) == 0:
@@ -103,11 +110,19 @@ func NewRecord(key address.Key, sinceBoot time.Duration) Record {
 // A handshake that the last reading did not have came after it, whatever the
 // wall clock says. Within that time the wall clock tells when, by its offset at
 // either reading; where that cannot be, the clock was set more than once, and
-// the handshake counts as one of this moment. So Active is never too early, and
-// no clock makes a live tunnel look silent. A handshake that the last reading
-// had already keeps its time, so no clock makes a dead one look live.
+// the handshake counts as one of this moment. So Active is never too early, but
+// for a clock that is set back and forth by less than the time between the
+// readings: no other makes a live tunnel look silent. A handshake that the last
+// reading had already keeps its time, so no clock makes a dead one look live.
+//
+// A peer that looks left over is so only if the last reading knew it as wgkex's:
+// another gateway may have the address of another profile, too, and an admin's
+// peer may be without allowed IPs for a while.
 func Follow(before *Record, p Peer, profile address.Profile, last, now Reading) Record {
 	r := Record{Key: p.Key, Kind: p.Kind(profile), LastHandshake: p.LastHandshake, Registered: now.Began}
+	if r.Kind == LeftOver && (before == nil || before.Kind == Static) {
+		r.Kind = Static
+	}
 	since := last.Began
 	if before != nil {
 		r.Marked = before.Marked

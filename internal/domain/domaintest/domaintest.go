@@ -5,6 +5,7 @@ package domaintest
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 	"testing"
 	"time"
 
@@ -132,6 +133,21 @@ func (g *Gateway) AddStatic(k address.Key, prefixes ...string) {
 		p.AllowedIPs = append(p.AllowedIPs, netip.MustParsePrefix(s))
 	}
 	g.PeerList = append(g.PeerList, p)
+}
+
+// AddLeftOver adds a peer that was managed when all peers were read, and has the
+// allowed IPs now, without FDB entries.
+func (g *Gateway) AddLeftOver(k address.Key, prefixes ...string) {
+	g.T.Helper()
+	fdb := slices.Clone(g.FDB)
+	g.AddRouter(k)
+	g.Read()
+	g.FDB = fdb
+	p := g.Find(k)
+	p.AllowedIPs = nil
+	for _, s := range prefixes {
+		p.AllowedIPs = append(p.AllowedIPs, netip.MustParsePrefix(s))
+	}
 }
 
 // WantRouter checks that the key has a managed peer and both FDB entries, or

@@ -177,14 +177,22 @@ func TestLeftOver(t *testing.T) {
 	const domain = "ffww15"
 	cleanupDomain(t, domain, 15)
 	byExchange, byCleanup, without := newKey(t), newKey(t), newKey(t)
-	for _, key := range []address.Key{byExchange, byCleanup} {
-		_, addr := address.FFMUC.Of(key)
-		sh(t, "wg set wg-%s peer %s allowed-ips %s/128", domain, key, addr)
+	for _, key := range []address.Key{byExchange, byCleanup, without} {
+		accept(t, sharedPort, domain, key)
 	}
-	sh(t, "wg set wg-%s peer %s", domain, without)
-	if _, states := readStatus(t, domain); states[byExchange.String()] != "left-over" || states[without.String()] != "left-over" {
+	sh(t, "wgkex status %s; wg set wg-%[1]s peer %s allowed-ips ''", domain, without)
+	// What looks like them and was never managed is an admin's.
+	gateway, bare := newKey(t), newKey(t)
+	_, elsewhere := address.RFC4291.Of(gateway)
+	sh(t, "wg set wg-%s peer %s allowed-ips %s/128; wg set wg-%[1]s peer %s", domain, gateway, elsewhere, bare)
+	writeConf(t, domain+"-profile.toml", fmt.Sprintf("[domains.%s]\naddresses = 'ffmuc'\n", domain))
+	sh(t, "systemctl daemon-reload")
+	profiles[domain] = address.FFMUC
+	if _, states := readStatus(t, domain); states[byExchange.String()] != "left-over" || states[without.String()] != "left-over" ||
+		states[gateway.String()] != "static" || states[bare.String()] != "static" {
 		t.Errorf("states: %v", states)
 	}
+	refuse(t, sharedPort, domain+"\n"+gateway.String()+"\n", "PROHIBITED_WGKEY")
 	accept(t, sharedPort, domain, byExchange)
 	wantRouter(t, domain, byExchange)
 	if run := cleanup(t, domain, ""); run["WGKEX_LEFT_OVER"] != "2" || run["WGKEX_READDRESSED"] != "2" {
@@ -192,4 +200,11 @@ func TestLeftOver(t *testing.T) {
 	}
 	wantRouter(t, domain, byCleanup)
 	wantRouter(t, domain, without)
+	consistent(t, domain)
+	if out := sh(t, "wg show wg-%s allowed-ips", domain); !strings.Contains(out, fmt.Sprintf("%s\t%s/128", gateway, elsewhere)) || !strings.Contains(out, bare.String()+"\t(none)") {
+		t.Errorf("an admin's peers were changed:\n%s", out)
+	}
+	if out := sh(t, "bridge fdb show dev vx-%s | wc -l", domain); out != "6" {
+		t.Errorf("%s FDB entries of three routers", out)
+	}
 }
