@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -26,7 +27,7 @@ import (
 )
 
 func statusCommand() *cobra.Command {
-	var asJSON bool
+	var asJSON, wide bool
 	cmd := &cobra.Command{
 		Use:   "status [DOMAIN]",
 		Short: "Show the peers of a domain, or of all",
@@ -72,12 +73,13 @@ func statusCommand() *cobra.Command {
 				encoder.SetIndent("", "  ")
 				errs = append(errs, encoder.Encode(all))
 			} else {
-				errs = append(errs, printStatus(cmd.OutOrStdout(), all))
+				errs = append(errs, printStatus(cmd.OutOrStdout(), all, wide))
 			}
 			return errors.Join(errs...)
 		},
 	}
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	cmd.Flags().BoolVar(&wide, "wide", false, "print all columns, wider than 80 characters")
 	return cmd
 }
 
@@ -243,7 +245,7 @@ func readStatus(c config.Domain) (s domainStatus, err error) {
 	return s, nil
 }
 
-func printStatus(out io.Writer, all status) error {
+func printStatus(out io.Writer, all status, wide bool) error {
 	fmt.Fprintf(out, "exchanges without a domain since boot: %s\n", resultsText(all.Results))
 	for _, s := range all.Sockets {
 		fmt.Fprintf(out, "connections to %s: %d accepted, %d turned away\n", s.Unit, s.Accepted, s.TurnedAway)
@@ -256,20 +258,106 @@ func printStatus(out io.Writer, all status) error {
 		if s.ClockStep != nil {
 			fmt.Fprintf(out, "the clock was set by %+.0f s, as seen at %s\n", s.ClockStep.Seconds, s.ClockStep.At.Local().Format(time.DateTime))
 		}
+		fmt.Fprintf(out, "peers: %s\n", statesText(s.Peers))
 		if len(s.Peers) == 0 {
 			continue
 		}
-		table := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
-		fmt.Fprintln(table, "PUBLIC KEY\tADDRESS\tSTATE\tHANDSHAKE\tRECEIVED\tSENT\tENDPOINT")
-		for _, p := range s.Peers {
-			fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", p.Key, orDash(p.Address), p.stateText(), p.ageText(),
-				byteText(p.Received), byteText(p.Sent), orDash(p.Endpoint))
-		}
-		if err := table.Flush(); err != nil {
+		if err := printPeers(out, s.Peers, wide); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// states are all of them, in the order in which they are shown.
+var states = []policy.State{
+	policy.StateLive, policy.StateIdle, policy.StateStale, policy.StatePending, policy.StateLeftOver, policy.StateStatic,
+}
+
+func statesText(peers []peerStatus) string {
+	counts := map[policy.State]int{}
+	for _, p := range peers {
+		counts[p.State]++
+	}
+	var parts []string
+	for _, s := range states {
+		if counts[s] > 0 {
+			parts = append(parts, fmt.Sprintf("%d %s", counts[s], s))
+		}
+	}
+	if len(parts) == 0 {
+		return "none"
+	}
+	return strings.Join(parts, ", ")
+}
+
+// printPeers prints a table by state, those with the latest handshake first. It
+// fits into 80 columns unless wide.
+func printPeers(out io.Writer, peers []peerStatus, wide bool) error {
+	peers = slices.Clone(peers)
+	slices.SortStableFunc(peers, func(a, b peerStatus) int {
+		return cmp.Or(cmp.Compare(slices.Index(states, a.State), slices.Index(states, b.State)), -compareTimes(a.LastHandshake, b.LastHandshake))
+	})
+	padding := 1
+	if wide {
+		padding = 2
+	}
+	table := tabwriter.NewWriter(out, 0, 0, padding, ' ', 0)
+	if wide {
+		fmt.Fprintln(table, "PUBLIC KEY\tADDRESS\tSTATE\tHANDSHAKE\tRECEIVED\tSENT\tENDPOINT")
+	} else {
+		fmt.Fprintln(table, "PUBLIC KEY\tSTATE\tHANDSHAKE\tRECEIVED\tSENT")
+	}
+	for _, p := range peers {
+		if wide {
+			fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", p.Key, orDash(p.Address), p.stateText(), p.ageText(),
+				byteText(p.Received), byteText(p.Sent), orDash(p.Endpoint))
+		} else {
+			fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\n", p.Key, p.State, p.shortAge(), shortBytes(p.Received), shortBytes(p.Sent))
+		}
+	}
+	return table.Flush()
+}
+
+// compareTimes orders times, none before all others.
+func compareTimes(a, b *time.Time) int {
+	switch {
+	case a == nil && b == nil:
+		return 0
+	case a == nil:
+		return -1
+	case b == nil:
+		return 1
+	}
+	return a.Compare(*b)
+}
+
+// shortAge is the age of the last handshake in its largest unit.
+func (p peerStatus) shortAge() string {
+	if p.LastHandshake == nil {
+		return "-"
+	}
+	age := time.Since(*p.LastHandshake)
+	for _, unit := range []struct {
+		is   time.Duration
+		name string
+	}{{24 * time.Hour, "d"}, {time.Hour, "h"}, {time.Minute, "min"}} {
+		if age >= unit.is {
+			return fmt.Sprintf("%d %s", age/unit.is, unit.name)
+		}
+	}
+	return fmt.Sprintf("%d s", age/time.Second)
+}
+
+// shortBytes is a number of bytes in four characters, with the first letter of
+// its binary prefix.
+func shortBytes(n int64) string {
+	const prefixes = " KMGTPE"
+	i := 0
+	for ; n >= 1000 && i < len(prefixes)-1; i++ {
+		n = (n + 512) / 1024
+	}
+	return strings.TrimSpace(fmt.Sprint(n) + prefixes[i:i+1])
 }
 
 func resultsText(results map[outcome.Code]uint64) string {
