@@ -18,7 +18,7 @@ GOVULNCHECK = golang.org/x/vuln/cmd/govulncheck@v1.9.0
 
 DEPENDENCIES = debhelper dpkg-dev e2fsprogs fakeroot gcc libc6-dev lintian mmdebstrap qemu-system-x86 scdoc shellcheck uidmap
 
-.PHONY: all deb deps run test lint unit fuzz bench vuln clean FORCE
+.PHONY: all deb deps run test test-long lint unit fuzz bench vuln clean FORCE
 
 all: deb
 
@@ -58,6 +58,11 @@ test: lint unit fuzz
 	$(MAKE) -j2 vm-bookworm vm-trixie
 	@echo "all tests passed"
 
+# What takes too long for each change: attacks at full size, and Ansible. Run it
+# before a release.
+test-long:
+	$(MAKE) -j2 vm-bookworm vm-trixie RUN=^TestLong
+
 lint: deps
 	@unformatted=$$(go run $(GOFUMPT) -l .); \
 	if [ -n "$$unformatted" ]; then echo "not formatted by gofumpt:" $$unformatted; exit 1; fi
@@ -83,11 +88,12 @@ fuzz:
 	done
 
 # The suites of one release in one VM, e.g. `make vm-bookworm RUN=Refusals`.
+# TestLong... run only when asked for.
 vm-%: $(DEB) build/vm/suite.test build/vm/kernel.test build/vm/probe
 	mkdir -p build/vm/$*/suite-files
 	cp build/vm/probe build/vm/$*/suite-files
 	cp test/vm/suite/{gateway,router} build/vm/$*/suite-files
-	printf '%s\n' $(if $(RUN),-test.run '$(RUN)') > build/vm/$*/suite-files/arguments
+	printf '%s\n' $(if $(RUN),-test.run '$(RUN)',-test.skip '^TestLong') > build/vm/$*/suite-files/arguments
 	WGKEX_VM_TIMEOUT=4800 test/vm/run -r $* -f build/vm/$*/suite-files -f build/vm/suite.test -f build/vm/kernel.test -f $(DEB) test/vm/suite/run 2>&1 | sed -u 's/^/$*: /'
 
 build/vm/suite.test: FORCE

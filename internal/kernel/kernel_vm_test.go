@@ -372,7 +372,7 @@ func TestReadingWhileOthersWrite(t *testing.T) {
 		}
 	}()
 	var interruptions, lists, searches int
-	for rounds := 0; interruptions < 10 || lists < 10 || searches < 50; rounds++ {
+	for rounds := 0; interruptions < 5 || lists < 5 || searches < 25; rounds++ {
 		if rounds == 2000 {
 			t.Fatalf("only %d interruptions, %d lists, %d searches", interruptions, lists, searches)
 		}

@@ -95,8 +95,12 @@ func TestClockIsSet(t *testing.T) {
 
 // A stranger repeats the keys of routers while they come up, over and over, with
 // many peers beside: no tunnel that is up goes down.
-func TestKeysRepeatedByStranger(t *testing.T) {
-	const domain, number, routers = "ffww13", 13, 6
+func TestKeysRepeatedByStranger(t *testing.T)     { keysRepeated(t, 2, 10*time.Second) }
+func TestLongKeysRepeatedByStranger(t *testing.T) { keysRepeated(t, 6, 30*time.Second) }
+
+// keysRepeated has so many routers, and repeats for so long after the last came.
+func keysRepeated(t *testing.T, routers int, after time.Duration) {
+	const domain, number = "ffww13", 13
 	cleanupDomain(t, domain, number)
 	addPeers(t, domain, 900) // max_pending leaves room
 	sh(t, "wgkex status %s > /dev/null", domain)
@@ -125,7 +129,7 @@ func TestKeysRepeatedByStranger(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	time.Sleep(20 * time.Second)
+	time.Sleep(after)
 	close(end)
 	repeating.Wait()
 	for i := range routers {
@@ -185,7 +189,8 @@ func TestLeftOver(t *testing.T) {
 	gateway, bare := newKey(t), newKey(t)
 	_, elsewhere := address.RFC4291.Of(gateway)
 	sh(t, "wg set wg-%s peer %s allowed-ips %s/128; wg set wg-%[1]s peer %s", domain, gateway, elsewhere, bare)
-	writeConf(t, domain+"-profile.toml", fmt.Sprintf("[domains.%s]\naddresses = 'ffmuc'\n", domain))
+	// By its name, it comes after the domain's own file.
+	writeConf(t, domain+"_profile.toml", fmt.Sprintf("[domains.%s]\naddresses = 'ffmuc'\n", domain))
 	sh(t, "systemctl daemon-reload")
 	profiles[domain] = address.FFMUC
 	if _, states := readStatus(t, domain); states[byExchange.String()] != "left-over" || states[without.String()] != "left-over" ||

@@ -120,7 +120,7 @@ func TestReadmeLeadsToAPing(t *testing.T) {
 
 // The guide's Ansible role: a run that failed is healed by the next one that has
 // nothing to fail at, and fails again until then.
-func TestGuideAnsibleRole(t *testing.T) {
+func TestLongGuideAnsibleRole(t *testing.T) {
 	configure(t, nil)
 	sh(t, "rm -rf ansible")
 	copied(t, script(section(t, document(t, "operating.md"), "With Ansible"), "ansible/roles/wgkex"))

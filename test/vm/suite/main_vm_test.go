@@ -308,8 +308,14 @@ func eventually(t testing.TB, what string, done func() bool) {
 // noHandlers waits until no handler runs or is known to systemd any more.
 func noHandlers(t testing.TB) {
 	t.Helper()
+	var left string
+	t.Cleanup(func() {
+		if t.Failed() && left != "" {
+			t.Logf("handlers that were left:\n%s", left)
+		}
+	})
 	eventually(t, "handlers gone", func() bool {
-		out, _ := try("systemctl list-units --all --no-legend 'wgkex@*.service'; pgrep -x wgkex-handler")
-		return out == ""
+		left, _ = try("systemctl list-units --all --no-legend 'wgkex@*.service'; pgrep -x wgkex-handler")
+		return left == ""
 	})
 }

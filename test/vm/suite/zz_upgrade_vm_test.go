@@ -19,8 +19,14 @@ func unitStates(t *testing.T) string {
 }
 
 // An upgrade, and the same version once more, leave everything as the admin has
-// it: what runs, what was stopped, disabled or masked.
-func TestUpgradeLeavesUnitsAsTheyWere(t *testing.T) {
+// it: what runs, what was stopped, disabled or masked. One of the commands for
+// each state, and each of them for one.
+func TestUpgradeLeavesUnitsAsTheyWere(t *testing.T) { upgradeLeavesUnits(t, false) }
+
+// Each of the commands for each state.
+func TestLongUpgradeLeavesUnitsAsTheyWere(t *testing.T) { upgradeLeavesUnits(t, true) }
+
+func upgradeLeavesUnits(t *testing.T, each bool) {
 	inOrder(t)
 	sh(t, "cat > /etc/wgkex/conf.d/a.toml <<'END'\n%sEND", domainFile("ffww01", port1))
 	apply(t, true)
@@ -28,7 +34,8 @@ func TestUpgradeLeavesUnitsAsTheyWere(t *testing.T) {
 		sh(t, "systemctl unmask wgkex-cleanup@ffww01.timer; systemctl disable --now wgkex-firewall; systemctl enable --now wgkex.target; rm -f new.deb; rm -rf new")
 	})
 	sh(t, "rm -rf new new.deb; dpkg-deb -R wgkex.deb new && sed -i 's/^Version: .*/Version: 98/' new/DEBIAN/control && dpkg-deb -Znone -b new new.deb")
-	for _, c := range []struct{ name, change string }{
+	commands := []string{"install ./new.deb", "install --allow-downgrades ./wgkex.deb", "install --reinstall ./wgkex.deb"}
+	for i, c := range []struct{ name, change string }{
 		{"all of it runs, and the firewall", "systemctl enable --now wgkex-firewall"},
 		{"stopped, masked and disabled", "systemctl stop wgkex@order.socket wgkex-cleanup@order.timer wgkex-firewall; systemctl mask --now wgkex-cleanup@ffww01.timer; systemctl disable wgkex.target"},
 		{"stopped altogether", "systemctl stop wgkex.target"},
@@ -36,7 +43,10 @@ func TestUpgradeLeavesUnitsAsTheyWere(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			sh(t, "%s", c.change)
 			before := unitStates(t)
-			for _, command := range []string{"install ./new.deb", "install --allow-downgrades ./wgkex.deb", "install --reinstall ./wgkex.deb"} {
+			for _, command := range commands {
+				if !each && command != commands[i] {
+					continue
+				}
 				log := sh(t, "%s %s", apt, command)
 				if after := unitStates(t); after != before {
 					t.Errorf("%s changed\n%s\nto\n%s\n%s", command, before, after, log)
