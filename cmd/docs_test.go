@@ -10,6 +10,7 @@ import (
 	"wgkex/internal/policy"
 	"wgkex/internal/protocol"
 	"wgkex/internal/serve"
+	"wgkex/internal/status"
 )
 
 // What the documents say in numbers is what the code has. The first group of the
@@ -39,7 +40,7 @@ func TestNumbersInDocuments(t *testing.T) {
 		{"docs/operating.md", `More than (\d+) exchanges in`, nil, "internal/counters/counters.go", `logBurst\s+= (\d+)`},
 		{admin, `less than (\d+) minutes ago: the tunnel`, policy.LiveFor.Minutes(), "", ""},
 		{admin, `Waits (\d+) seconds at most`, nil, "cmd/wgkex/register.go", `registerTimeout = (\d+) \* time.Second`},
-		{admin, `hold for more than (\d+) seconds`, nil, "cmd/wgkex/status.go", `statusTimeout = (\d+) \* time.Second`},
+		{admin, `hold for more than (\d+) seconds`, status.DomainTimeout.Seconds(), "", ""},
 		{admin, `more than (\d+) seconds, is no failure`, nil, "cmd/wgkex/prepare.go", `prepareTimeout = (\d+) \* time.Second`},
 		{cleanupPage, `finds the mark (\d+) minutes old`, cleanup.MarkAge.Minutes(), "", ""},
 		{cleanupPage, `(?s)--mark-age.*?Defaults to (\d+)m`, cleanup.MarkAge.Minutes(), "", ""},
