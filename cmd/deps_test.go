@@ -25,7 +25,7 @@ var layers = [][]string{
 	{"internal/serve", "internal/apply", "internal/check", "internal/status"},
 	{"internal/exchange", "internal/cleanup", "internal/units", "internal/systemd"},
 	{"internal/domain"},
-	{"internal/kernel", "internal/config", "internal/counters", "internal/logging", "internal/statefile"},
+	{"internal/kernel", "internal/config", "internal/counters", "internal/logging", "internal/statefile", "internal/client"},
 	{"internal/policy", "internal/protocol"},
 	{"internal/address", "internal/outcome", "internal/version"},
 }
