@@ -45,7 +45,7 @@ func TestNumbersInDocuments(t *testing.T) {
 		{admin, `more than (\d+) seconds, is no failure`, nil, "cmd/wgkex/prepare.go", `prepareTimeout = (\d+) \* time.Second`},
 		{cleanupPage, `finds the mark (\d+) minutes old`, cleanup.MarkAge.Minutes(), "", ""},
 		{cleanupPage, `(?s)--mark-age.*?Defaults to (\d+)m`, cleanup.MarkAge.Minutes(), "", ""},
-		{cleanupPage, `for (\d+) minutes\.`, nil, "cmd/wgkex-cleanup/main.go", `lockTimeout = (\d+) \* time.Minute`},
+		{cleanupPage, `for (\d+) minutes\.`, nil, "cmd/wgkex-cleanup/run.go", `lockTimeout = (\d+) \* time.Minute`},
 		{firewall, `gives them (\d+) seconds for each of two lines`, protocol.LineTimeout.Seconds(), "", ""},
 		{firewall, `may wait (\d+) seconds more`, serve.LockTimeout.Seconds(), "", ""},
 		{firewall, `(?s)an IPv4 address\n:\s+(\d+)`, nil, "units/wgkex.nft", `address4 .* burst (\d+) packets`},
