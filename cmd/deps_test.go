@@ -22,7 +22,7 @@ func goList(t *testing.T, format string, args ...string) []string {
 // is in a line below its own. docs/architecture.md shows the same.
 var layers = [][]string{
 	{"cmd/wgkex", "cmd/wgkex-handler", "cmd/wgkex-cleanup", "cmd/wgkex-generator"},
-	{"internal/serve", "internal/apply", "internal/check", "internal/status", "internal/generator"},
+	{"internal/serve", "internal/apply", "internal/check", "internal/status", "internal/prepare", "internal/generator"},
 	{"internal/exchange", "internal/cleanup", "internal/units", "internal/systemd"},
 	{"internal/domain"},
 	{"internal/kernel", "internal/config", "internal/counters", "internal/logging", "internal/statefile", "internal/client"},

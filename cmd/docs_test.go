@@ -9,6 +9,7 @@ import (
 	"wgkex/internal/cleanup"
 	"wgkex/internal/client"
 	"wgkex/internal/policy"
+	"wgkex/internal/prepare"
 	"wgkex/internal/protocol"
 	"wgkex/internal/serve"
 	"wgkex/internal/status"
@@ -42,7 +43,7 @@ func TestNumbersInDocuments(t *testing.T) {
 		{admin, `less than (\d+) minutes ago: the tunnel`, policy.LiveFor.Minutes(), "", ""},
 		{admin, `Waits (\d+) seconds at most`, client.Timeout.Seconds(), "", ""},
 		{admin, `hold for more than (\d+) seconds`, status.DomainTimeout.Seconds(), "", ""},
-		{admin, `more than (\d+) seconds, is no failure`, nil, "cmd/wgkex/prepare.go", `prepareTimeout = (\d+) \* time.Second`},
+		{admin, `more than (\d+) seconds, is no failure`, prepare.DomainTimeout.Seconds(), "", ""},
 		{cleanupPage, `finds the mark (\d+) minutes old`, cleanup.MarkAge.Minutes(), "", ""},
 		{cleanupPage, `(?s)--mark-age.*?Defaults to (\d+)m`, cleanup.MarkAge.Minutes(), "", ""},
 		{cleanupPage, `for (\d+) minutes\.`, nil, "cmd/wgkex-cleanup/run.go", `lockTimeout = (\d+) \* time.Minute`},
