@@ -51,15 +51,3 @@ func statusCommand() *cobra.Command {
 	cmd.Flags().BoolVar(&wide, "wide", false, "print all columns, wider than 80 characters")
 	return cmd
 }
-
-func completeDomains(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
-	cfg, err := config.LoadEffective()
-	if err != nil {
-		return nil, cobra.ShellCompDirectiveError
-	}
-	var names []string
-	for _, d := range cfg.Sorted() {
-		names = append(names, d.Name)
-	}
-	return names, cobra.ShellCompDirectiveNoFileComp
-}
