@@ -98,12 +98,7 @@ func TestCheckGateway(t *testing.T) {
 		{"in order", config.Config{}, nil, nil, configuration + allWell, ""},
 		{"changed", goodCfg, nil, nil, configuration + changed + allWell, "1 of the checks failed"},
 		{"never read", config.Config{}, errors.New("no such file"), nil, configuration + changed + allWell, "1 of the checks failed"},
-		{
-			"by a user",
-			config.Config{},
-			nil, errors.New("asking systemd: permission denied"),
-			configuration + "FAILED: asking systemd: permission denied (it needs root)\n", "1 of the checks failed",
-		},
+		{"by a user", config.Config{}, nil, errors.New("asking systemd: permission denied"), configuration + "FAILED: asking systemd: permission denied (it needs root)\n", "1 of the checks failed"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			checker, out := newChecker(t, goodText)
