@@ -22,10 +22,10 @@ func goList(t *testing.T, format string, args ...string) []string {
 // is in a line below its own. docs/architecture.md shows the same.
 var layers = [][]string{
 	{"cmd/wgkex", "cmd/wgkex-handler", "cmd/wgkex-cleanup", "cmd/wgkex-generator"},
-	{"internal/serve", "internal/apply", "internal/check"},
+	{"internal/serve", "internal/apply", "internal/check", "internal/status", "internal/prepare", "internal/generator"},
 	{"internal/exchange", "internal/cleanup", "internal/units", "internal/systemd"},
 	{"internal/domain"},
-	{"internal/kernel", "internal/config", "internal/counters", "internal/logging", "internal/statefile"},
+	{"internal/kernel", "internal/config", "internal/counters", "internal/logging", "internal/statefile", "internal/client"},
 	{"internal/policy", "internal/protocol"},
 	{"internal/address", "internal/outcome", "internal/version"},
 }

@@ -7,9 +7,12 @@ import (
 	"testing"
 
 	"wgkex/internal/cleanup"
+	"wgkex/internal/client"
 	"wgkex/internal/policy"
+	"wgkex/internal/prepare"
 	"wgkex/internal/protocol"
 	"wgkex/internal/serve"
+	"wgkex/internal/status"
 )
 
 // What the documents say in numbers is what the code has. The first group of the
@@ -26,8 +29,8 @@ func TestNumbersInDocuments(t *testing.T) {
 		{"docs/protocol.md", `Each line has (\d+) seconds`, protocol.LineTimeout.Seconds(), "", ""},
 		{"docs/protocol.md", `A line has (\d+) bytes at most`, protocol.MaxLine, "", ""},
 		{"docs/protocol.md", `waits up to (\d+) seconds for the others`, serve.LockTimeout.Seconds(), "", ""},
-		{"docs/protocol.md", `Give up after (\d+)`, nil, "cmd/wgkex/register.go", `registerTimeout = (\d+) \* time.Second`},
-		{"docs/protocol.md", `sleep (\d+); kill`, nil, "cmd/wgkex/register.go", `registerTimeout = (\d+) \* time.Second`},
+		{"docs/protocol.md", `Give up after (\d+)`, client.Timeout.Seconds(), "", ""},
+		{"docs/protocol.md", `sleep (\d+); kill`, client.Timeout.Seconds(), "", ""},
 		{"docs/protocol.md", `(?s)last handshake is\s+under (\d+) seconds`, policy.LiveFor.Seconds(), "", ""},
 		{"docs/protocol.md", `-ge (\d+)`, policy.LiveFor.Seconds(), "", ""},
 		{"docs/protocol.md", `no handshake (\d+) minutes after`, policy.PendingFor.Minutes(), "", ""},
@@ -38,12 +41,12 @@ func TestNumbersInDocuments(t *testing.T) {
 		{handler, `exchanges in (\d+) seconds`, nil, "internal/counters/counters.go", `logWindow = (\d+) \* time.Second`},
 		{"docs/operating.md", `More than (\d+) exchanges in`, nil, "internal/counters/counters.go", `logBurst\s+= (\d+)`},
 		{admin, `less than (\d+) minutes ago: the tunnel`, policy.LiveFor.Minutes(), "", ""},
-		{admin, `Waits (\d+) seconds at most`, nil, "cmd/wgkex/register.go", `registerTimeout = (\d+) \* time.Second`},
-		{admin, `hold for more than (\d+) seconds`, nil, "cmd/wgkex/status.go", `statusTimeout = (\d+) \* time.Second`},
-		{admin, `more than (\d+) seconds, is no failure`, nil, "cmd/wgkex/prepare.go", `prepareTimeout = (\d+) \* time.Second`},
+		{admin, `Waits (\d+) seconds at most`, client.Timeout.Seconds(), "", ""},
+		{admin, `hold for more than (\d+) seconds`, status.DomainTimeout.Seconds(), "", ""},
+		{admin, `more than (\d+) seconds, is no failure`, prepare.DomainTimeout.Seconds(), "", ""},
 		{cleanupPage, `finds the mark (\d+) minutes old`, cleanup.MarkAge.Minutes(), "", ""},
 		{cleanupPage, `(?s)--mark-age.*?Defaults to (\d+)m`, cleanup.MarkAge.Minutes(), "", ""},
-		{cleanupPage, `for (\d+) minutes\.`, nil, "cmd/wgkex-cleanup/main.go", `lockTimeout = (\d+) \* time.Minute`},
+		{cleanupPage, `for (\d+) minutes\.`, nil, "cmd/wgkex-cleanup/run.go", `lockTimeout = (\d+) \* time.Minute`},
 		{firewall, `gives them (\d+) seconds for each of two lines`, protocol.LineTimeout.Seconds(), "", ""},
 		{firewall, `may wait (\d+) seconds more`, serve.LockTimeout.Seconds(), "", ""},
 		{firewall, `(?s)an IPv4 address\n:\s+(\d+)`, nil, "units/wgkex.nft", `address4 .* burst (\d+) packets`},

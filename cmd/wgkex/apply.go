@@ -21,9 +21,9 @@ func applyCommand() *cobra.Command {
 			"all is well.",
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			c := checker{out: cmd.OutOrStdout(), dir: config.Dir}
-			if !c.config() {
-				return fmt.Errorf("nothing was changed: %w", c.err())
+			c := newChecker(cmd, config.Dir)
+			if !c.CheckConfig() {
+				return fmt.Errorf("nothing was changed: %w", c.Err())
 			}
 			manager, err := systemd.Connect(cmd.Context())
 			if err != nil {
@@ -36,24 +36,24 @@ func applyCommand() *cobra.Command {
 			}
 			if err := (apply.Apply{
 				Gateway: gateway{manager},
-				Config:  c.cfg,
-				Current: c.current(),
+				Config:  c.Config,
+				Current: c.Current(),
 				DryRun:  dryRun,
 				Done: func(change string) {
 					changes++
-					fmt.Fprintf(c.out, "%s: %s\n", verb, change)
+					fmt.Fprintf(c.Out, "%s: %s\n", verb, change)
 				},
-				Failed: func(err error) { c.fail("%v", err) },
+				Failed: func(err error) { c.Fail("%v", err) },
 			}).Run(cmd.Context()); err != nil {
 				return err
 			}
 			if changes == 0 {
-				fmt.Fprintln(c.out, "unchanged: systemd runs what the configuration asks for")
+				fmt.Fprintln(c.Out, "unchanged: systemd runs what the configuration asks for")
 			}
 			if !dryRun {
-				c.gateway(cmd.Context())
+				c.CheckGateway(cmd.Context())
 			}
-			return c.err()
+			return c.Err()
 		},
 	}
 	cmd.Flags().BoolVar(&dryRun, "dry-run", false, "change nothing, print what would be done")

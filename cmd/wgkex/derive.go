@@ -1,9 +1,6 @@
 package main
 
 import (
-	"bufio"
-	"errors"
-	"fmt"
 	"io"
 	"strings"
 
@@ -25,7 +22,7 @@ func deriveCommand() *cobra.Command {
 			if len(args) > 0 {
 				keys = strings.NewReader(strings.Join(args, "\n"))
 			}
-			return derive(keys, cmd.OutOrStdout(), profile)
+			return profile.DeriveLines(keys, cmd.OutOrStdout())
 		},
 	}
 	var profiles []string
@@ -38,28 +35,4 @@ func deriveCommand() *cobra.Command {
 		panic(err) // the flag exists
 	}
 	return cmd
-}
-
-// derive goes on after a bad key, so that one line in a long list costs only
-// itself.
-func derive(keys io.Reader, out io.Writer, profile address.Profile) error {
-	var errs []error
-	lines := bufio.NewScanner(keys)
-	n := 0
-	for lines.Scan() {
-		n++
-		key, err := address.ParseKey(lines.Text())
-		if err != nil {
-			errs = append(errs, fmt.Errorf("key %d: %q is %w", n, lines.Text(), err))
-			continue
-		}
-		mac, addr := profile.Of(key)
-		if _, err := fmt.Fprintf(out, "%s\t%s\t%s\n", key, mac, addr); err != nil {
-			return err
-		}
-	}
-	if n == 0 && lines.Err() == nil {
-		return errors.New("no key to derive from")
-	}
-	return errors.Join(append(errs, lines.Err())...)
 }

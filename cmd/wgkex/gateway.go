@@ -3,16 +3,12 @@ package main
 import (
 	"context"
 	"errors"
-	"io"
-	"net"
 	"net/netip"
-	"time"
 
+	"wgkex/internal/client"
 	"wgkex/internal/kernel"
 	"wgkex/internal/systemd"
 	"wgkex/internal/units"
-
-	"golang.org/x/sys/unix"
 )
 
 // gateway is this one, for packages check and apply.
@@ -39,28 +35,7 @@ func (gateway) FirewallPorts() (ports []uint16, known bool, err error) {
 	return ports, err == nil, err
 }
 
-// exchangeTimeout is how long a handler may take to start and to refuse what
-// names no domain, on a gateway that has much else to do.
-const exchangeTimeout = 30 * time.Second
-
 func (gateway) Exchange(ctx context.Context, at netip.AddrPort) (string, error) {
-	ctx, cancel := context.WithTimeout(ctx, exchangeTimeout)
-	defer cancel()
-	conn, err := new(net.Dialer).DialContext(ctx, "tcp", at.String())
-	if err != nil {
-		return "", err
-	}
-	defer conn.Close()
-	deadline, _ := ctx.Deadline()
-	if err := conn.SetDeadline(deadline); err != nil {
-		return "", err
-	}
-	// A connection that is closed at once may not take this any more.
-	_, writeErr := io.WriteString(conn, "\n")
-	answer, err := io.ReadAll(io.LimitReader(conn, 1024))
-	// Closed with what was sent unread, which is silence, too.
-	if len(answer) > 0 || errors.Is(err, unix.ECONNRESET) {
-		return string(answer), nil
-	}
-	return "", errors.Join(writeErr, err)
+	answer, err := client.Probe(ctx, at)
+	return string(answer), err
 }

@@ -37,35 +37,3 @@ func main() {
 	}
 	os.Exit(1)
 }
-
-// refuseUnknown makes errors of commands and shells that do not exist, where the
-// commands that come with package cobra print help and succeed.
-func refuseUnknown(root *cobra.Command) {
-	for _, cmd := range root.Commands() {
-		switch cmd.Name() {
-		case "help":
-			cmd.Use = "help [COMMAND]"
-			cmd.Args = func(_ *cobra.Command, args []string) error {
-				_, rest, err := root.Find(args)
-				if err == nil && len(rest) > 0 {
-					err = fmt.Errorf("unknown command %q", rest)
-				}
-				return err
-			}
-		case "completion": // its Args are refused only if it can run
-			cmd.Use = "completion SHELL"
-			cmd.RunE = func(cmd *cobra.Command, _ []string) error { return cmd.Help() }
-		}
-	}
-}
-
-func versionCommand() *cobra.Command {
-	return &cobra.Command{
-		Use:   "version",
-		Short: "Print the version",
-		Args:  cobra.NoArgs,
-		Run: func(cmd *cobra.Command, _ []string) {
-			fmt.Fprintln(cmd.OutOrStdout(), version.Version)
-		},
-	}
-}

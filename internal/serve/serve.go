@@ -1,6 +1,6 @@
 // Package serve is what every way in does around exchanges: whether the domain
 // and the key are ones that may ask, the domain's lock, and afterwards counting
-// and the journal entry.
+// and the journal entry. Handle is the way in of one connection from systemd.
 package serve
 
 import (

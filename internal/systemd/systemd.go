@@ -88,6 +88,23 @@ func (m *Manager) Unit(ctx context.Context, name string) (Unit, error) {
 	return u, nil
 }
 
+// Units asks about units on a connection of its own. They are in the order of the
+// names.
+func Units(ctx context.Context, names ...string) ([]Unit, error) {
+	manager, err := Connect(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer manager.Close()
+	units := make([]Unit, len(names))
+	for i, name := range names {
+		if units[i], err = manager.Unit(ctx, name); err != nil {
+			return nil, err
+		}
+	}
+	return units, nil
+}
+
 // property is zero when the unit has no such property, as those of another type
 // do not.
 func property[T any](properties map[string]any, name string) T {

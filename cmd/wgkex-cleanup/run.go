@@ -1,0 +1,43 @@
+package main
+
+import (
+	"fmt"
+	"time"
+
+	"wgkex/internal/cleanup"
+	"wgkex/internal/config"
+	"wgkex/internal/domain"
+)
+
+// lockTimeout is how long a run waits for the domain each time that it needs it:
+// longer than an exchange, since nobody waits for the run.
+const lockTimeout = 2 * time.Minute
+
+// run cleans up the domain of the reporter, of which that has the name.
+func run(o options, reporter cleanup.Reporter) error {
+	cfg, err := config.LoadEffective()
+	if err != nil {
+		return err
+	}
+	d, ok := cfg.Domains[reporter.Domain.Name]
+	if !ok {
+		return fmt.Errorf("not in the configuration as of the last daemon-reload, %s", config.Effective)
+	}
+	reporter.Domain = d
+	if o.staleAfter == 0 {
+		o.staleAfter = d.StaleAfter
+	}
+	report, err := cleanup.Cleanup{
+		Host:        domain.System,
+		Domain:      d,
+		LockTimeout: lockTimeout,
+		StaleAfter:  o.staleAfter,
+		MarkAge:     o.markAge,
+		DryRun:      o.dryRun,
+		Sleep:       time.Sleep,
+		Removed:     reporter.Removed,
+	}.Run()
+	err = domain.Privileged(err)
+	reporter.Finished(report, err)
+	return err
+}

@@ -1,0 +1,219 @@
+// Package status reads what there is to know of the domains: their peers, the
+// outcomes of exchanges and the connections to the sockets. A program that shows
+// it, as text or otherwise, reads nothing itself.
+package status
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"sync"
+	"time"
+
+	"wgkex/internal/address"
+	"wgkex/internal/config"
+	"wgkex/internal/counters"
+	"wgkex/internal/domain"
+	"wgkex/internal/outcome"
+	"wgkex/internal/policy"
+	"wgkex/internal/systemd"
+	"wgkex/internal/units"
+)
+
+// Status is what is known of all domains or of some. Its JSON is what wgkex
+// status --json prints.
+type Status struct {
+	// Results counts the exchanges, by their outcome, that named no domain. It
+	// is null when the counters cannot be read.
+	Results map[outcome.Code]uint64 `json:"results"`
+	// Sockets is null when systemd cannot be asked.
+	Sockets []SocketStatus `json:"sockets"`
+	// Domains are in the order of their names, without those that could not be
+	// read. It is never null.
+	Domains []Domain `json:"domains"`
+}
+
+// SocketStatus is what systemd has counted of a socket's connections since it
+// first loaded the unit.
+type SocketStatus struct {
+	Unit string `json:"unit"`
+	// Domain is absent for the shared port.
+	Domain   string `json:"domain,omitempty"`
+	Accepted uint32 `json:"accepted"`
+	// TurnedAway are those above MaxConnections= or MaxConnectionsPerSource=,
+	// which were closed at once.
+	TurnedAway uint32 `json:"turned_away"`
+}
+
+// Domain is one domain and its peers.
+type Domain struct {
+	Domain     string        `json:"domain"`
+	WireGuard  string        `json:"wireguard"` // interface name
+	VXLAN      string        `json:"vxlan"`     // interface name
+	Counts     policy.Counts `json:"managed"`
+	MaxPeers   int           `json:"max_peers"`
+	MaxPending int           `json:"max_pending"`
+	// StaleAfter is for how long a peer has no handshake until it is stale.
+	StaleAfter time.Duration `json:"-"`
+	// Results counts the exchanges since boot by their outcome, null as above.
+	Results map[outcome.Code]uint64 `json:"results"`
+	// ClockStep is absent when the wall clock was not seen to be set.
+	ClockStep *ClockStep `json:"clock_step,omitempty"`
+	// Peers are in the order in which the kernel has them. It is never null.
+	Peers []Peer `json:"peers"`
+}
+
+// ClockStep is when the wall clock was seen to be set, and by how much.
+type ClockStep struct {
+	At      time.Time `json:"at"`
+	Seconds float64   `json:"seconds"`
+}
+
+// Peer is a peer of the domain's WireGuard interface, wgkex's or not.
+type Peer struct {
+	Key address.Key `json:"public_key"`
+	// Address is the derived address, empty for a static peer.
+	Address string `json:"address,omitempty"`
+	// AllowedIPs is never null.
+	AllowedIPs []netip.Prefix `json:"allowed_ips"`
+	State      policy.State   `json:"state"`
+	// LastHandshake is absent when there never was one. It is by the wall clock
+	// of now, whatever that was set to then.
+	LastHandshake *time.Time `json:"last_handshake,omitempty"`
+	Received      int64      `json:"received"` // bytes
+	Sent          int64      `json:"sent"`     // bytes
+	Endpoint      string     `json:"endpoint,omitempty"`
+}
+
+const (
+	// systemdTimeout is how long to wait for systemd: there is more to show.
+	systemdTimeout = 20 * time.Second
+	// DomainTimeout is how long to wait for a domain that others use.
+	DomainTimeout = 10 * time.Second
+)
+
+// Source is where a Status is read.
+type Source struct {
+	// Host has the domains, the counters in its directory, and the clocks.
+	Host domain.Host
+	// Units asks systemd about units and returns them in the order of the names
+	// (systemd.Units).
+	Units func(ctx context.Context, names ...string) ([]systemd.Unit, error)
+	// Warn is told of counters that cannot be read. That is no error: what else
+	// there is to show does not depend on them.
+	Warn func(error)
+}
+
+// Collect reads the given domains of the configuration, all at a time, so that
+// none makes another wait. Its error joins one for each domain that could not be
+// read; the Status has the others all the same.
+func (s Source) Collect(ctx context.Context, cfg config.Config, domains []config.Domain) (Status, error) {
+	all := Status{
+		Results: s.results(""),
+		Sockets: s.sockets(ctx, socketsOf(cfg, domains)),
+		Domains: []Domain{},
+	}
+	found, errs := make([]Domain, len(domains)), make([]error, len(domains))
+	var wg sync.WaitGroup
+	for i, d := range domains {
+		wg.Go(func() { found[i], errs[i] = s.domain(ctx, d) })
+	}
+	wg.Wait()
+	for i, d := range domains {
+		if errs[i] != nil {
+			errs[i] = fmt.Errorf("domain %s: %w", d.Name, domain.Privileged(errs[i]))
+			continue
+		}
+		found[i].Results = s.results(d.Name)
+		all.Domains = append(all.Domains, found[i])
+	}
+	return all, errors.Join(errs...)
+}
+
+// socketsOf is the sockets on which some of the domains are served.
+func socketsOf(cfg config.Config, domains []config.Domain) []units.Socket {
+	return slices.DeleteFunc(units.Sockets(cfg), func(s units.Socket) bool {
+		return s.Domain != "" && !slices.ContainsFunc(domains, func(d config.Domain) bool { return d.Name == s.Domain })
+	})
+}
+
+// sockets asks systemd about the sockets. It returns nil where that cannot be
+// asked.
+func (s Source) sockets(ctx context.Context, sockets []units.Socket) []SocketStatus {
+	ctx, cancel := context.WithTimeout(ctx, systemdTimeout)
+	defer cancel()
+	var names []string
+	for _, socket := range sockets {
+		names = append(names, socket.Unit)
+	}
+	found, err := s.Units(ctx, names...)
+	if err != nil {
+		return nil
+	}
+	all := make([]SocketStatus, len(sockets))
+	for i, socket := range sockets {
+		all[i] = SocketStatus{Unit: socket.Unit, Domain: socket.Domain, Accepted: found[i].Accepted, TurnedAway: found[i].Refused}
+	}
+	return all
+}
+
+// results reads the counters of a domain, or of none for "".
+func (s Source) results(name string) map[outcome.Code]uint64 {
+	results, err := counters.Read(counters.Path(s.Host.Dir, name))
+	if err != nil {
+		s.Warn(fmt.Errorf("counters: %w", domain.Privileged(err)))
+		return nil
+	}
+	return results
+}
+
+// domain reads one domain but for its counters.
+func (s Source) domain(ctx context.Context, c config.Domain) (read Domain, err error) {
+	ctx, cancel := context.WithTimeout(ctx, DomainTimeout)
+	defer cancel()
+	d, err := s.Host.Open(ctx, c)
+	if err != nil {
+		return read, err
+	}
+	defer func() { err = errors.Join(err, d.Close()) }()
+	survey, err := d.Refresh(nil)
+	if err != nil {
+		return read, err
+	}
+	state, err := d.State()
+	if err != nil {
+		return read, err
+	}
+	read = Domain{
+		Domain: c.Name, WireGuard: c.WireGuard, VXLAN: c.VXLAN, Counts: state.Counts,
+		MaxPeers: c.MaxPeers, MaxPending: c.MaxPending, StaleAfter: c.StaleAfter, Peers: make([]Peer, len(survey.Peers)),
+	}
+	now, sinceBoot := s.Host.Now(), s.Host.SinceBoot()
+	if state.Step != 0 {
+		read.ClockStep = &ClockStep{At: now.Add(state.StepAt - sinceBoot), Seconds: state.Step.Seconds()}
+	}
+	for i, p := range survey.Peers {
+		record := survey.Records[i]
+		row := Peer{
+			Key: p.Key, AllowedIPs: p.AllowedIPs, State: record.State(sinceBoot, c.StaleAfter),
+			Received: p.Received, Sent: p.Sent,
+		}
+		if record.Kind == policy.Managed {
+			row.Address = p.AllowedIPs[0].Addr().String()
+		}
+		if p.AllowedIPs == nil {
+			row.AllowedIPs = []netip.Prefix{} // not null
+		}
+		if !p.Pending() {
+			at := now.Add(record.Active - sinceBoot)
+			row.LastHandshake = &at
+		}
+		if p.Endpoint.IsValid() {
+			row.Endpoint = p.Endpoint.String()
+		}
+		read.Peers[i] = row
+	}
+	return read, nil
+}

@@ -1,0 +1,182 @@
+package status
+
+import (
+	"cmp"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"wgkex/internal/outcome"
+	"wgkex/internal/policy"
+)
+
+// Print writes the Status as text, with ages as of now, the wall clock of its
+// source. The tables fit into 80 columns; wide ones have all columns, whatever
+// their width. The error is that of out.
+func Print(out io.Writer, all Status, now time.Time, wide bool) error {
+	fmt.Fprintf(out, "exchanges without a domain since boot: %s\n", resultsText(all.Results))
+	for _, s := range all.Sockets {
+		fmt.Fprintf(out, "connections to %s: %d accepted, %d turned away\n", s.Unit, s.Accepted, s.TurnedAway)
+	}
+	for _, s := range all.Domains {
+		fmt.Fprintln(out)
+		fmt.Fprintf(out, "domain %s on %s and %s: %d of %d peers, %d of %d pending\n",
+			s.Domain, s.WireGuard, s.VXLAN, s.Counts.Peers, s.MaxPeers, s.Counts.Pending, s.MaxPending)
+		fmt.Fprintf(out, "exchanges since boot: %s\n", resultsText(s.Results))
+		if s.ClockStep != nil {
+			fmt.Fprintf(out, "the clock was set by %+.0f s, as seen at %s\n", s.ClockStep.Seconds, s.ClockStep.At.Local().Format(time.DateTime))
+		}
+		fmt.Fprintf(out, "peers: %s\n", statesText(s.Peers))
+		if len(s.Peers) == 0 {
+			continue
+		}
+		if err := printPeers(out, s, now, wide); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// states are all of them, in the order in which they are shown.
+var states = []policy.State{
+	policy.StateLive, policy.StateIdle, policy.StateStale, policy.StatePending, policy.StateLeftOver, policy.StateStatic,
+}
+
+func statesText(peers []Peer) string {
+	counts := map[policy.State]int{}
+	for _, p := range peers {
+		counts[p.State]++
+	}
+	var parts []string
+	for _, s := range states {
+		if counts[s] > 0 {
+			parts = append(parts, fmt.Sprintf("%d %s", counts[s], s))
+		}
+	}
+	if len(parts) == 0 {
+		return "none"
+	}
+	return strings.Join(parts, ", ")
+}
+
+// printPeers prints a table by state, those with the latest handshake first.
+func printPeers(out io.Writer, s Domain, now time.Time, wide bool) error {
+	peers := slices.Clone(s.Peers)
+	slices.SortStableFunc(peers, func(a, b Peer) int {
+		return cmp.Or(cmp.Compare(slices.Index(states, a.State), slices.Index(states, b.State)), -compareTimes(a.LastHandshake, b.LastHandshake))
+	})
+	padding := 1
+	if wide {
+		padding = 2
+	}
+	table := tabwriter.NewWriter(out, 0, 0, padding, ' ', 0)
+	if wide {
+		fmt.Fprintln(table, "PUBLIC KEY\tADDRESS\tSTATE\tHANDSHAKE\tRECEIVED\tSENT\tENDPOINT")
+	} else {
+		fmt.Fprintln(table, "PUBLIC KEY\tSTATE\tHANDSHAKE\tRECEIVED\tSENT")
+	}
+	for _, p := range peers {
+		if wide {
+			fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", p.Key, orDash(p.Address), p.stateText(s.StaleAfter), p.ageText(now),
+				byteText(p.Received), byteText(p.Sent), orDash(p.Endpoint))
+		} else {
+			fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\n", p.Key, p.State, p.shortAge(now), shortBytes(p.Received), shortBytes(p.Sent))
+		}
+	}
+	return table.Flush()
+}
+
+// compareTimes orders times, none before all others.
+func compareTimes(a, b *time.Time) int {
+	switch {
+	case a == nil && b == nil:
+		return 0
+	case a == nil:
+		return -1
+	case b == nil:
+		return 1
+	}
+	return a.Compare(*b)
+}
+
+// shortAge is the age of the last handshake in its largest unit.
+func (p Peer) shortAge(now time.Time) string {
+	if p.LastHandshake == nil {
+		return "-"
+	}
+	age := now.Sub(*p.LastHandshake)
+	for _, unit := range []struct {
+		is   time.Duration
+		name string
+	}{{24 * time.Hour, "d"}, {time.Hour, "h"}, {time.Minute, "min"}} {
+		if age >= unit.is {
+			return fmt.Sprintf("%d %s", age/unit.is, unit.name)
+		}
+	}
+	return fmt.Sprintf("%d s", age/time.Second)
+}
+
+// shortBytes is a number of bytes in four characters, with the first letter of
+// its binary prefix.
+func shortBytes(n int64) string {
+	const prefixes = " KMGTPE"
+	i := 0
+	for ; n >= 1000 && i < len(prefixes)-1; i++ {
+		n = (n + 512) / 1024
+	}
+	return strings.TrimSpace(fmt.Sprint(n) + prefixes[i:i+1])
+}
+
+func resultsText(results map[outcome.Code]uint64) string {
+	if results == nil {
+		return "unknown"
+	}
+	var parts []string
+	for _, code := range outcome.Codes {
+		if n := results[code]; n > 0 {
+			parts = append(parts, fmt.Sprintf("%s %d", code, n))
+		}
+	}
+	if len(parts) == 0 {
+		return "none"
+	}
+	return strings.Join(parts, ", ")
+}
+
+func (p Peer) stateText(staleAfter time.Duration) string {
+	if p.State == policy.StateStale {
+		return "stale since " + p.LastHandshake.Add(staleAfter).Local().Format(time.DateTime)
+	}
+	return string(p.State)
+}
+
+func (p Peer) ageText(now time.Time) string {
+	if p.LastHandshake == nil {
+		return "-"
+	}
+	return now.Sub(*p.LastHandshake).Round(time.Second).String() + " ago"
+}
+
+func orDash(s string) string {
+	if s == "" {
+		return "-"
+	}
+	return s
+}
+
+// byteText is a number of bytes with a binary prefix, as wg(8) shows it.
+func byteText(n int64) string {
+	if n < 1024 {
+		return fmt.Sprintf("%d B", n)
+	}
+	value, unit := float64(n), ""
+	for _, unit = range []string{"KiB", "MiB", "GiB", "TiB"} {
+		if value /= 1024; value < 1024 {
+			break
+		}
+	}
+	return fmt.Sprintf("%.2f %s", value, unit)
+}
