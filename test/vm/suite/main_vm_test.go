@@ -3,15 +3,18 @@
 package suite
 
 import (
-	"bytes"
+	"crypto/rand"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/netip"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -20,6 +23,7 @@ import (
 	"wgkex/internal/domain"
 	"wgkex/internal/policy"
 
+	"github.com/coreos/go-systemd/v22/journal"
 	"golang.zx2c4.com/wireguard/wgctrl/wgtypes"
 )
 
@@ -69,6 +73,7 @@ func TestMain(m *testing.M) {
 			os.Exit(1)
 		}
 	}
+	must(follow())
 	must(os.WriteFile("/etc/wgkex/wgkex.toml", []byte(configuration), 0o644))
 	for _, command := range []string{
 		"./suite-files/gateway ffww01 1 rfc4291",
@@ -265,33 +270,93 @@ func state(t testing.TB) string {
 	return sh(t, "wg show all dump; bridge fdb show; ip addr; ip -6 route")
 }
 
+// followed is what the journal has said since the suite began. To start journalctl
+// for each question would take most of the time of many a test.
+var followed struct {
+	sync.Mutex
+	entries []map[string]string
+}
+
+// follow reads the journal for as long as the suite runs.
+func follow() error {
+	cmd := exec.Command("journalctl", "-f", "-n", "0", "-o", "json")
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		return err
+	}
+	if err := cmd.Start(); err != nil {
+		return err
+	}
+	go func() {
+		decoder := json.NewDecoder(out)
+		for {
+			var e map[string]any
+			if err := decoder.Decode(&e); err != nil {
+				fmt.Fprintln(os.Stderr, "the journal cannot be followed any more:", err)
+				return
+			}
+			entry := map[string]string{}
+			for name, value := range e {
+				entry[name] = fmt.Sprint(value)
+			}
+			followed.Lock()
+			followed.entries = append(followed.entries, entry)
+			followed.Unlock()
+		}
+	}()
+	// What is written before journalctl looks does not come.
+	for range 100 {
+		if _, err = mark(3 * time.Second); err == nil {
+			break
+		}
+	}
+	return err
+}
+
+// mark writes an entry, waits until it comes back, and returns how many came
+// before. What the journal was sent earlier has come by then, since wgkex, systemd
+// and the suite write to the same socket.
+func mark(atMost time.Duration) (int, error) {
+	text := rand.Text()
+	followed.Lock()
+	from := len(followed.entries)
+	followed.Unlock()
+	if err := journal.Send(text, journal.PriInfo, nil); err != nil {
+		return 0, err
+	}
+	for end := time.Now().Add(atMost); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
+		followed.Lock()
+		i := slices.IndexFunc(followed.entries[from:], func(e map[string]string) bool { return e["MESSAGE"] == text })
+		followed.Unlock()
+		if i >= 0 {
+			return from + i, nil
+		}
+	}
+	return 0, errors.New("the journal does not tell what it was told")
+}
+
 // entries are the journal entries that a command writes with the given
 // identifier.
 func entries(t testing.TB, identifier string, do func()) []map[string]string {
 	t.Helper()
-	sh(t, "journalctl --sync")
-	cursor := sh(t, "journalctl -n 0 --show-cursor | sed -n 's/^-- cursor: //p'")
+	first, err := mark(5 * time.Minute)
+	if err != nil {
+		t.Fatal(err)
+	}
 	do()
-	sh(t, "journalctl --sync")
-	// Not with -t: together with it, --after-cursor leaves out one entry.
-	out := sh(t, "journalctl -o json --after-cursor='%s'", cursor)
+	last, err := mark(5 * time.Minute)
+	if err != nil {
+		t.Fatal(err)
+	}
+	followed.Lock()
+	defer followed.Unlock()
 	var list []map[string]string
-	decoder := json.NewDecoder(bytes.NewBufferString(out))
-	for {
-		var e map[string]any
-		if err := decoder.Decode(&e); err == io.EOF {
-			return list
-		} else if err != nil {
-			t.Fatalf("%v in %q", err, out)
-		}
-		entry := map[string]string{}
-		for name, value := range e {
-			entry[name] = fmt.Sprint(value)
-		}
-		if entry["SYSLOG_IDENTIFIER"] == identifier {
-			list = append(list, entry)
+	for _, e := range followed.entries[first:last] {
+		if e["SYSLOG_IDENTIFIER"] == identifier {
+			list = append(list, e)
 		}
 	}
+	return list
 }
 
 // eventually waits for something that systemd or the kernel does in its own
