@@ -92,3 +92,14 @@ func TestModules(t *testing.T) {
 		}
 	}
 }
+
+// The handler is started for each exchange: what it does not need must not start
+// with it.
+func TestHandlerPackages(t *testing.T) {
+	packages := goList(t, "{{.ImportPath}}", "-deps", "wgkex/cmd/wgkex-handler")
+	for _, never := range []string{"crypto/tls", "crypto/x509", "net/http", "os/exec", "text/template"} {
+		if slices.Contains(packages, never) {
+			t.Errorf("the handler contains %s", never)
+		}
+	}
+}

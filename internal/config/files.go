@@ -123,16 +123,15 @@ func (s source) notUTF8() (line int, ok bool) {
 	return 0, false
 }
 
-// keyAndValue is the beginning of a line KEY = VALUE.
-var keyAndValue = regexp.MustCompile(`^\s*([^\s=#\[]+)\s*=\s*([^\s#]*)`)
-
-// codePoint is how package toml names a character: by its first byte.
-var codePoint = regexp.MustCompile(`:? U\+[0-9A-F]+.*`)
-
 // explain says what is wrong with the syntax at a line and column, both from 1
 // on, the column in bytes. The message of package toml is made for those who
 // know the grammar of TOML.
 func (s source) explain(row, column int, message string) string {
+	// Compiled here, since every program starts and hardly any gets here.
+	// The beginning of a line KEY = VALUE.
+	keyAndValue := regexp.MustCompile(`^\s*([^\s=#\[]+)\s*=\s*([^\s#]*)`)
+	// How package toml names a character: by its first byte.
+	codePoint := regexp.MustCompile(`:? U\+[0-9A-F]+.*`)
 	lines := bytes.SplitAfter(s.data, []byte("\n"))
 	if row > len(lines) || column < 1 {
 		return printable(message)

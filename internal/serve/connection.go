@@ -4,17 +4,27 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
-
-	"github.com/coreos/go-systemd/v22/activation"
+	"os"
+	"strconv"
 )
 
-// Inherited is the connection of an Accept=yes socket (sd_listen_fds(3)).
+// firstFD is the first descriptor that systemd hands over (SD_LISTEN_FDS_START in
+// sd_listen_fds(3)).
+const firstFD = 3
+
+// Inherited is the connection of an Accept=yes socket (sd_listen_fds(3)). It is
+// written here, since go-systemd's package for it brings crypto/tls into a program
+// that is started for each exchange.
 func Inherited() (*net.TCPConn, error) {
-	files := activation.Files(true)
-	if len(files) != 1 {
-		return nil, fmt.Errorf("%d descriptors from systemd, want one connection", len(files))
+	if pid := os.Getenv("LISTEN_PID"); pid != strconv.Itoa(os.Getpid()) {
+		return nil, fmt.Errorf("no descriptor from systemd: LISTEN_PID is %q", pid)
 	}
-	conn, err := net.FileConn(files[0])
+	if n := os.Getenv("LISTEN_FDS"); n != "1" {
+		return nil, fmt.Errorf("%q descriptors from systemd, want one connection", n)
+	}
+	file := os.NewFile(firstFD, "connection")
+	conn, err := net.FileConn(file) // a copy, not to be inherited
+	_ = file.Close()
 	if err != nil {
 		return nil, fmt.Errorf("the descriptor from systemd: %w", err)
 	}
@@ -22,7 +32,7 @@ func Inherited() (*net.TCPConn, error) {
 	if !ok {
 		return nil, fmt.Errorf("the descriptor from systemd is a %T, want a TCP connection", conn)
 	}
-	return tcp, files[0].Close()
+	return tcp, nil
 }
 
 // AddrPort is a TCP address without the IPv6 form of an IPv4 one, which a
