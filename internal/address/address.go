@@ -158,11 +158,13 @@ func (p *Profile) UnmarshalText(text []byte) error {
 // five bytes of an MD5 digest of the key's base64. RFC4291 and FFMUC add a
 // newline, since `wg pubkey | md5sum` on the router does.
 func (p Profile) MAC(k Key) MAC {
-	text := k.String()
+	var buffer [45]byte // 44 characters of base64, and the newline
+	text := buffer[:44]
+	base64.StdEncoding.Encode(text, k[:])
 	if p != Gluon {
-		text += "\n"
+		text = append(text, '\n')
 	}
-	digest := md5.Sum([]byte(text))
+	digest := md5.Sum(text)
 	return MAC{0x02, digest[0], digest[1], digest[2], digest[3], digest[4]}
 }
 

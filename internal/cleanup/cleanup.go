@@ -75,9 +75,13 @@ func (c Cleanup) Run() (Report, error) {
 
 func (c Cleanup) run() (r Report, err error) {
 	var due []policy.Record
+	var latest reading
 	marked := false
 	err = c.locked(func(d *domain.Domain) (err error) {
-		marked, err = c.survey(d, &r, func(s domain.Survey) { due = c.mark(s, &r) })
+		marked, err = c.survey(d, &r, func(s domain.Survey) {
+			due = c.mark(s, &r)
+			latest = newReading(s.Reading.Began, s.Peers)
+		})
 		return err
 	})
 	if err != nil && !marked {
@@ -93,7 +97,7 @@ func (c Cleanup) run() (r Report, err error) {
 	// What could not be put right does not keep the stale.
 	for len(due) > 0 {
 		batchErr := c.locked(func(d *domain.Domain) (err error) {
-			due, err = c.removeBatch(d, due, &r)
+			due, err = c.removeBatch(d, due, &latest, &r)
 			return err
 		})
 		if batchErr != nil {
@@ -225,15 +229,37 @@ func (c Cleanup) mark(s domain.Survey, r *Report) (due []policy.Record) {
 	return due
 }
 
+// reading is when all peers were last read, and what they were then.
+type reading struct {
+	began time.Duration // since boot
+	peers map[address.Key]*policy.Peer
+}
+
+func newReading(began time.Duration, peers []policy.Peer) reading {
+	r := reading{began, make(map[address.Key]*policy.Peer, len(peers))}
+	for i := range peers {
+		r.peers[peers[i].Key] = &peers[i]
+	}
+	return r
+}
+
+// still reports whether the peer is managed and has had no handshake since its
+// record was made.
+func (r reading) still(record policy.Record, profile address.Profile) bool {
+	p := r.peers[record.Key]
+	return p != nil && p.Managed(profile) && p.LastHandshake.Equal(record.LastHandshake)
+}
+
 // removeBatch removes the first of those that are due and returns the rest. Who
 // has had a handshake or was registered anew in the meantime is not due any
-// more.
-func (c Cleanup) removeBatch(d *domain.Domain, due []policy.Record, r *Report) (rest []policy.Record, err error) {
+// more: the state tells of registrations, the kernel of handshakes. Reading the
+// peers costs a third of a Refresh, which is more than there is time for.
+func (c Cleanup) removeBatch(d *domain.Domain, due []policy.Record, latest *reading, r *Report) (rest []policy.Record, err error) {
 	state, err := d.State()
 	if err != nil {
 		return nil, err
 	}
-	if state == nil || c.Host.SinceBoot()-state.Reading.Began > maxReadingAge {
+	if state == nil { // the interfaces were made anew
 		if _, err := d.Refresh(nil); err != nil {
 			return nil, err
 		}
@@ -241,9 +267,19 @@ func (c Cleanup) removeBatch(d *domain.Domain, due []policy.Record, r *Report) (
 			return nil, err
 		}
 	}
+	if now := c.Host.SinceBoot(); now-latest.began > maxReadingAge {
+		peers, err := d.Kernel.Peers()
+		if err != nil {
+			return nil, err
+		}
+		*latest = newReading(now, peers)
+	}
 	batch := due[:min(batchSize, len(due))]
 	var gone []policy.Record
 	for _, marked := range batch {
+		if !latest.still(marked, d.Config.Addresses) {
+			continue
+		}
 		mac, _ := d.Config.Addresses.Of(marked.Key)
 		records, err := state.Find(mac)
 		if err != nil {

@@ -181,7 +181,8 @@ func (d *Domain) Refresh(change func(Survey)) (Survey, error) {
 			others = append(others, policy.Other{Peer: p, Kind: kind})
 		}
 	}
-	if err := d.keep(h, survey.Records, others); err != nil {
+	save := func() (*State, error) { return saveState(d.statePath(), h, survey.Records, others) }
+	if err := d.keep(save); err != nil {
 		return survey, err
 	}
 	survey.Kept = true
@@ -191,14 +192,13 @@ func (d *Domain) Refresh(change func(Survey)) (Survey, error) {
 	return survey, err
 }
 
-// keep replaces the state.
-func (d *Domain) keep(h header, records []policy.Record, others []policy.Other) error {
+// keep replaces the state by the one that save has written.
+func (d *Domain) keep(save func() (*State, error)) error {
 	if err := d.forget(); err != nil {
 		return err
 	}
 	var err error
-	d.state, err = saveState(d.statePath(), h, records, others)
-	if err != nil {
+	if d.state, err = save(); err != nil {
 		return fmt.Errorf("the state of domain %s: %w", d.Config.Name, err)
 	}
 	return nil
@@ -206,12 +206,12 @@ func (d *Domain) keep(h header, records []policy.Record, others []policy.Other) 
 
 // note keeps events. When there are many it makes them part of the records first.
 func (d *Domain) note(events ...event) error {
-	if len(d.state.events)+len(events) > maxEvents && len(d.state.events) > 0 {
-		records, err := d.state.All()
+	if s := d.state; len(s.events)+len(events) > maxEvents && len(s.events) > 0 {
+		table, err := s.table()
 		if err != nil {
 			return err
 		}
-		if err := d.keep(d.state.header, records, d.state.Others); err != nil {
+		if err := d.keep(func() (*State, error) { return saveTable(d.statePath(), s.header, table, s.Others) }); err != nil {
 			return err
 		}
 	}

@@ -2,14 +2,11 @@ package domain
 
 import (
 	"bytes"
-	"cmp"
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"hash/crc32"
 	"io"
 	"io/fs"
-	"net/netip"
 	"os"
 	"slices"
 	"sort"
@@ -37,75 +34,12 @@ import (
 
 const (
 	stateMagic   = "wgkex state\n"
-	stateVersion = 1
+	stateVersion = 2
 	// maxState is more than the records of a million peers.
 	maxState = 256 << 20
 	// maxEvents is how many are kept before they become part of the records:
 	// enough to make the rewriting cheap, few enough to be looked through.
 	maxEvents = 512
-)
-
-var byteOrder = binary.NativeEndian
-
-type header struct {
-	Magic   [len(stateMagic)]byte
-	Version uint32
-	// BootID, Index and Profile tell for what the file is true.
-	BootID     [32]byte
-	WireGuard  uint32 // interface index
-	VXLAN      uint32 // interface index
-	Profile    uint32
-	Peers      uint32 // the counts when the file was written
-	Pending    uint32
-	OthersSize uint32 // bytes, a multiple of eventSize
-	Records    uint32
-	Began      int64
-	Ended      int64
-	Offset     int64
-	// StepAt and Step are when the wall clock was last seen to be set, in
-	// nanoseconds since boot, and by how much.
-	StepAt   int64
-	Step     int64
-	Others   uint32 // how many
-	_        [12]byte
-	Checksum uint32 // CRC-32 of the header before it and of the others
-	_        [4]byte
-}
-
-type fileRecord struct {
-	MAC           [5]byte // without the 02 that all of them have
-	Kind          uint8
-	_             [2]byte
-	Key           address.Key
-	LastHandshake int64 // nanoseconds since 1970, 0 for none
-	Active        int64 // nanoseconds since boot, like the rest
-	Registered    int64
-	Marked        int64
-}
-
-type event struct {
-	Key address.Key
-	// At is when it was registered or, of seen, its Active, in nanoseconds since
-	// boot. Handshake is that of seen, in nanoseconds since 1970.
-	At, Handshake int64
-	Kind          uint8
-	_             [3]byte
-	// Peers and Pending are the counts after it.
-	Peers, Pending uint32
-	_              [4]byte
-}
-
-// The kinds of events.
-const (
-	registered = 1 // added, or reset
-	removed    = 2
-	seen       = 3 // a handshake since the reading
-)
-
-var (
-	headerSize = binary.Size(header{})
-	recordSize = binary.Size(fileRecord{})
-	eventSize  = binary.Size(event{})
 )
 
 // ErrState is the error of a state file that is none of ours, of another
@@ -197,11 +131,9 @@ func parseState(f io.ReaderAt, size int64) (*State, error) {
 	if _, err := f.ReadAt(log, fixed); err != nil && len(log) > 0 {
 		return nil, readError(err)
 	}
-	if _, err := binary.Decode(log, byteOrder, s.events); err != nil {
-		return nil, err
-	}
-	for _, e := range s.events {
-		if e.Key.IsZero() || e.Kind < registered || e.Kind > seen {
+	for i := range s.events {
+		s.events[i] = decodeEvent(log[i*eventSize:])
+		if e := s.events[i]; e.Key.IsZero() || e.Kind < registered || e.Kind > seen {
 			return nil, ErrState
 		}
 	}
@@ -219,18 +151,6 @@ func readError(err error) error {
 		return ErrState
 	}
 	return err
-}
-
-func checksum(head, others []byte) uint32 {
-	sum := crc32.NewIEEE()
-	_, _ = sum.Write(head[:headerSize-8]) // it never fails
-	_, _ = sum.Write(others)
-	return sum.Sum32()
-}
-
-// padding is how many bytes lead from n to the next multiple of an event's size.
-func padding(n int64) int64 {
-	return (int64(eventSize) - n%int64(eventSize)) % int64(eventSize)
 }
 
 // describes reports whether the state is of this boot, these devices and this
@@ -255,14 +175,11 @@ func (s *State) Find(mac address.MAC) ([]policy.Record, error) {
 	var found []policy.Record
 	var err error
 	buffer := make([]byte, recordSize)
-	at := func(i int) (r fileRecord) {
+	at := func(i int) fileRecord {
 		if _, readErr := s.records.ReadAt(buffer, int64(i)*int64(recordSize)); readErr != nil {
 			err = errors.Join(err, readErr)
 		}
-		if _, decodeErr := binary.Decode(buffer, byteOrder, &r); decodeErr != nil {
-			err = errors.Join(err, decodeErr)
-		}
-		return r
+		return decodeRecord(buffer)
 	}
 	total := int(s.header.Records)
 	first := sort.Search(total, func(i int) bool {
@@ -279,9 +196,8 @@ func (s *State) Find(mac address.MAC) ([]policy.Record, error) {
 	if err != nil {
 		return nil, fmt.Errorf("reading records: %w", err)
 	}
-	profile := address.Profile(s.header.Profile)
 	for _, e := range s.events {
-		if m, _ := profile.Of(e.Key); m == mac {
+		if bytes.Equal(e.MAC[:], mac[1:]) {
 			found = e.apply(found)
 		}
 	}
@@ -304,74 +220,73 @@ func (e event) apply(records []policy.Record) []policy.Record {
 	return records
 }
 
-// All is the records of all peers, in no order.
+// All is the records of all peers, in the order of their MACs.
 func (s *State) All() ([]policy.Record, error) {
+	table, err := s.table()
+	if err != nil {
+		return nil, err
+	}
+	records := make([]policy.Record, len(table))
+	for i, r := range table {
+		records[i] = r.record()
+	}
+	return records, nil
+}
+
+// table is all records, in their order, with what happened since.
+func (s *State) table() ([]fileRecord, error) {
 	text := make([]byte, int(s.header.Records)*recordSize)
 	if _, err := s.records.ReadAt(text, 0); err != nil && !errors.Is(err, io.EOF) {
 		return nil, fmt.Errorf("reading records: %w", err)
-	}
-	in := make([]fileRecord, s.header.Records)
-	if _, err := binary.Decode(text, byteOrder, in); err != nil {
-		return nil, err
 	}
 	// Those of the peers that something has happened to since.
 	changed := make(map[address.Key][]policy.Record, len(s.events))
 	for _, e := range s.events {
 		changed[e.Key] = nil
 	}
-	records := make([]policy.Record, 0, len(in)+len(changed))
-	for _, r := range in {
+	table := make([]fileRecord, 0, int(s.header.Records)+len(changed))
+	for ; len(text) > 0; text = text[recordSize:] {
+		r := decodeRecord(text)
 		if _, is := changed[r.Key]; is {
 			changed[r.Key] = append(changed[r.Key], r.record())
 		} else {
-			records = append(records, r.record())
+			table = append(table, r)
 		}
 	}
 	for _, e := range s.events {
 		changed[e.Key] = e.apply(changed[e.Key])
 	}
 	for _, now := range changed {
-		records = append(records, now...)
+		for _, r := range now {
+			table = append(table, newRecord(r, address.Profile(s.header.Profile)))
+		}
 	}
-	return records, nil
-}
-
-func (r fileRecord) record() policy.Record {
-	record := policy.Record{
-		Key: r.Key, Kind: policy.Kind(r.Kind), Active: time.Duration(r.Active),
-		Registered: time.Duration(r.Registered), Marked: time.Duration(r.Marked),
-	}
-	if r.LastHandshake != 0 {
-		record.LastHandshake = time.Unix(0, r.LastHandshake)
-	}
-	return record
+	slices.SortFunc(table, byMAC)
+	return table, nil
 }
 
 // saveState writes a whole state without events, and opens it.
 func saveState(path string, h header, records []policy.Record, others []policy.Other) (*State, error) {
+	table := make([]fileRecord, len(records))
+	for i, r := range records {
+		table[i] = newRecord(r, address.Profile(h.Profile))
+	}
+	slices.SortFunc(table, byMAC)
+	return saveTable(path, h, table, others)
+}
+
+// saveTable is saveState with the records as they are in the file, in order.
+func saveTable(path string, h header, table []fileRecord, others []policy.Other) (*State, error) {
 	copy(h.Magic[:], stateMagic)
 	h.Version = stateVersion
-	profile := address.Profile(h.Profile)
-	out := make([]fileRecord, len(records))
-	for i, r := range records {
-		out[i] = fileRecord{
-			Kind: uint8(r.Kind), Key: r.Key, Active: int64(r.Active),
-			Registered: int64(r.Registered), Marked: int64(r.Marked),
-		}
-		if !r.Pending() {
-			out[i].LastHandshake = r.LastHandshake.UnixNano()
-		}
-		mac, _ := profile.Of(r.Key)
-		copy(out[i].MAC[:], mac[1:])
+	var counts policy.Counts
+	for _, r := range table {
+		counts.Add(r.record())
 	}
-	slices.SortFunc(out, func(a, b fileRecord) int {
-		return cmp.Or(bytes.Compare(a.MAC[:], b.MAC[:]), bytes.Compare(a.Key[:], b.Key[:]))
-	})
 	text := encodeOthers(others)
-	counts := policy.Count(records)
 	h.Peers, h.Pending = uint32(counts.Peers), uint32(counts.Pending)
-	h.Others, h.OthersSize, h.Records = uint32(len(others)), uint32(len(text)), uint32(len(out))
-	data := make([]byte, headerSize, headerSize+len(text)+len(out)*recordSize+eventSize)
+	h.Others, h.OthersSize, h.Records = uint32(len(others)), uint32(len(text)), uint32(len(table))
+	data := make([]byte, headerSize, headerSize+len(text)+len(table)*recordSize+eventSize)
 	for range 2 { // the second time with the checksum of the first
 		if _, err := binary.Encode(data, byteOrder, h); err != nil {
 			return nil, err
@@ -379,9 +294,8 @@ func saveState(path string, h header, records []policy.Record, others []policy.O
 		h.Checksum = checksum(data, text)
 	}
 	data = append(data, text...)
-	data, err := binary.Append(data, byteOrder, out)
-	if err != nil {
-		return nil, err
+	for _, r := range table {
+		data = r.append(data)
 	}
 	data = append(data, make([]byte, padding(int64(len(data))))...)
 	if err := statefile.Write(path, data, fileMode); err != nil {
@@ -392,9 +306,10 @@ func saveState(path string, h header, records []policy.Record, others []policy.O
 
 // append notes events.
 func (s *State) append(events ...event) error {
-	data, err := binary.Append(nil, byteOrder, events)
-	if err != nil {
-		return err
+	var data []byte
+	for i := range events {
+		events[i].MAC = shortMAC(events[i].Key, address.Profile(s.header.Profile))
+		data = events[i].append(data)
 	}
 	end := int64(headerSize) + int64(s.header.OthersSize) + int64(s.header.Records)*int64(recordSize)
 	end += padding(end) + int64(len(s.events)*eventSize)
@@ -409,62 +324,6 @@ func (s *State) append(events ...event) error {
 
 // Close closes the file.
 func (s *State) Close() error { return s.file.Close() }
-
-// encodeOthers writes peers with their allowed IPs.
-func encodeOthers(peers []policy.Other) []byte {
-	var out []byte
-	for _, p := range peers {
-		out = append(out, p.Key[:]...)
-		out = append(out, byte(p.Kind))
-		out = byteOrder.AppendUint32(out, uint32(len(p.AllowedIPs)))
-		for _, prefix := range p.AllowedIPs {
-			text, err := prefix.MarshalBinary() // address and length
-			if err != nil {
-				panic(err) // netip says that it never fails
-			}
-			out = append(out, byte(len(text)))
-			out = append(out, text...)
-		}
-	}
-	return append(out, make([]byte, padding(int64(len(out))))...)
-}
-
-func decodeOthers(in []byte, n int) ([]policy.Other, error) {
-	whole := true
-	take := func(n int) []byte {
-		if n > len(in) {
-			n, whole = 0, false
-		}
-		part := in[:n]
-		in = in[n:]
-		return part
-	}
-	var peers []policy.Other
-	for len(peers) < n && whole {
-		var p policy.Other
-		copy(p.Key[:], take(address.KeySize))
-		if kind := take(1); whole {
-			p.Kind = policy.Kind(kind[0])
-		}
-		prefixes := uint32(0)
-		if text := take(4); whole {
-			prefixes = byteOrder.Uint32(text)
-		}
-		for ; prefixes > 0 && whole; prefixes-- {
-			var prefix netip.Prefix
-			size := take(1)
-			if whole {
-				whole = prefix.UnmarshalBinary(take(int(size[0]))) == nil && prefix.IsValid()
-			}
-			p.AllowedIPs = append(p.AllowedIPs, prefix)
-		}
-		peers = append(peers, p)
-	}
-	if !whole {
-		return nil, ErrState
-	}
-	return peers, nil
-}
 
 // missing reports whether the error is that there is no usable state file,
 // which reading the peers mends.
