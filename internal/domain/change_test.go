@@ -1,13 +1,18 @@
 package domain_test
 
 import (
+	"context"
+	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 	"time"
 
 	"wgkex/internal/domain"
 	"wgkex/internal/domain/domaintest"
+	"wgkex/internal/kernel"
+	"wgkex/internal/kernel/kerneltest"
 	"wgkex/internal/policy"
 )
 
@@ -225,4 +230,98 @@ func TestClockStep(t *testing.T) {
 	g.Pass(time.Hour)
 	g.Read()
 	want(-24 * time.Hour)
+}
+
+// Where the interfaces cannot be opened, nobody else waits for the lock.
+func TestLockWithoutInterfaces(t *testing.T) {
+	g := domaintest.New(t)
+	devices := g.Host.Devices
+	trouble := errors.New("no such interface")
+	g.Host.Devices = func(string, string) (kernel.Devices, error) { return nil, trouble }
+	if _, err := g.Host.Open(t.Context(), g.Config); !errors.Is(err, trouble) {
+		t.Errorf("got %v", err)
+	}
+	g.Host.Devices = devices
+	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+	defer cancel()
+	d, err := g.Host.Open(ctx, g.Config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := d.Close(); err != nil {
+		t.Error(err)
+	}
+}
+
+// failing makes each call of the method fail, without effect.
+func failing(g *domaintest.Gateway, method string) (calls *[]string) {
+	f := &kerneltest.Faulty{Devices: g.Devices, Fault: func(_ int, called string) (error, bool) {
+		if called == method {
+			return errors.New("trouble"), false
+		}
+		return nil, false
+	}}
+	g.Through = func(kernel.Devices) kernel.Devices { return f }
+	return &f.Calls
+}
+
+// What of a repair fails does not keep the rest.
+func TestHalfARepair(t *testing.T) {
+	// Each of both has two entries, of which one lacks.
+	for method, want := range map[string]int{"SetEntries": 1, "RemoveEntries": 4} {
+		g := domaintest.New(t)
+		lacks, gone := domaintest.Key(1), domaintest.Key(2)
+		g.AddRouter(gone)
+		g.AddRouter(lacks)
+		_, lacking := g.Config.Addresses.Of(lacks)
+		g.PeerList = slices.DeleteFunc(g.PeerList, func(p policy.Peer) bool { return p.Key == gone })
+		g.FDB = slices.DeleteFunc(g.FDB, func(e kernel.Entry) bool { return e.Dst == lacking && e.MAC == kernel.Flood })
+		survey := g.Read()
+		failing(g, method)
+		g.Use(func(d *domain.Domain) {
+			if _, err := d.Repair(survey.Peers); err == nil {
+				t.Errorf("%s fails, and the repair does not", method)
+			}
+		})
+		if len(g.FDB) != want {
+			t.Errorf("%s fails: %d entries are left, want %d", method, len(g.FDB), want)
+		}
+	}
+}
+
+// A removal whose FDB entries cannot be removed is counted, since the peer is
+// gone; one whose peer cannot be removed is not.
+func TestHalfARemoval(t *testing.T) {
+	for method, want := range map[string]int{"RemoveEntries": 0, "RemovePeers": 1} {
+		g := domaintest.New(t)
+		g.AddRouter(domaintest.Key(1))
+		record := g.Read().Records[0]
+		failing(g, method)
+		g.Use(func(d *domain.Domain) {
+			if _, err := d.State(); err != nil {
+				t.Fatal(err)
+			}
+			if gone, err := d.Remove(record); err == nil || gone != (want == 0) {
+				t.Errorf("%s fails: gone %v, %v", method, gone, err)
+			}
+		})
+		if got := g.Counts(); got.Peers != want || len(g.PeerList) != want {
+			t.Errorf("%s fails: %d peers, counted %+v", method, len(g.PeerList), got)
+		}
+	}
+}
+
+// A reading looks at the FDB only where the interfaces are new: it is as long as
+// all peers together.
+func TestReadingLeavesFDB(t *testing.T) {
+	g := domaintest.New(t)
+	calls := failing(g, "")
+	g.Read()
+	if slices.Contains(*calls, "Entries") {
+		t.Errorf("called %v", *calls)
+	}
+	g.Number.VXLAN++
+	if g.Read(); !slices.Contains(*calls, "Entries") {
+		t.Errorf("another VXLAN interface: called %v", *calls)
+	}
 }
