@@ -21,7 +21,8 @@ func statusCommand() *cobra.Command {
 		Short: "Show the peers of a domain, or of all",
 		Long: "Prints a table of the peers. STATE is live (a handshake within 3 minutes), idle\n" +
 			"(within stale_after), stale, pending (never a handshake), static (not managed by\n" +
-			"wgkex), or left-over (of another address profile, or without an address). Reading the peers also tells the exchanges of new static ones.",
+			"wgkex), or left-over (of another address profile, or without an address).\n" +
+			"Exchanges then know of static peers that were added since.",
 		Args:              cobra.MaximumNArgs(1),
 		ValidArgsFunction: completeDomains,
 		RunE: func(cmd *cobra.Command, args []string) error {

@@ -72,16 +72,16 @@ func (p Prepare) mayListen(name, listen string) error {
 
 // configured is where a configuration makes the socket listen.
 func configured(cfg config.Config, name string) (config.Listen, error) {
-	what, key, listen := "the shared port", "listen", cfg.Listen
+	missing, key, listen := "there is no shared port", "listen", cfg.Listen
 	if name != "" {
 		d, ok := cfg.Domains[name]
 		if !ok {
 			return listen, fmt.Errorf("domain %s is not in the configuration: add [domains.%s] to %s/%s or a file in %[3]s/conf.d", name, name, config.Dir, config.File)
 		}
-		what, key, listen = "domain "+name, "domains."+name+".listen", d.Listen
+		missing, key, listen = "domain "+name+" has no port of its own", "domains."+name+".listen", d.Listen
 	}
 	if listen.IsZero() {
-		return listen, fmt.Errorf("%s has no port of its own: set %s in %s/%s or a file in %[3]s/conf.d", what, key, config.Dir, config.File)
+		return listen, fmt.Errorf("%s: set %s in %s/%s or a file in %[3]s/conf.d", missing, key, config.Dir, config.File)
 	}
 	return listen, nil
 }

@@ -62,7 +62,7 @@ func TestMayListen(t *testing.T) {
 		changed   = "the configuration in /etc/wgkex has changed since the last daemon-reload: run systemctl daemon-reload, then start %s again"
 		noPort    = "domain e has no port of its own: set domains.e.listen in /etc/wgkex/wgkex.toml or a file in /etc/wgkex/conf.d"
 		noDomain  = "domain x is not in the configuration: add [domains.x] to /etc/wgkex/wgkex.toml or a file in /etc/wgkex/conf.d"
-		noShared  = "the shared port has no port of its own: set listen in /etc/wgkex/wgkex.toml or a file in /etc/wgkex/conf.d"
+		noShared  = "there is no shared port: set listen in /etc/wgkex/wgkex.toml or a file in /etc/wgkex/conf.d"
 		forShared = "wgkex.socket"
 	)
 	inFiles := func(name string, listen config.Listen) func(*bench) {

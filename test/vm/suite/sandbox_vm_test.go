@@ -3,9 +3,13 @@
 package suite
 
 import (
+	"fmt"
+	"io"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 )
 
 // With the probe in the place of the handler and of cleanup, in the very same
@@ -71,5 +75,83 @@ func TestWaitingHandler(t *testing.T) {
 	bytes, err := strconv.Atoi(memory)
 	if err != nil || bytes > 2<<20 { // 256 of them in 512 MiB
 		t.Errorf("it takes %s bytes, %v", memory, err)
+	}
+}
+
+// reserve are system calls that the units allow though nothing here makes them:
+// another version of the Go runtime, another kernel or rarer trouble may.
+var reserve = map[string]string{}
+
+// The system calls of each unit are what its program makes, and few more: each
+// costs time at each start.
+func TestSystemCalls(t *testing.T) {
+	const domain = "calls"
+	cleanupDomain(t, domain, 22)
+	noHandlers(t)
+	const event = "/sys/kernel/tracing/events/raw_syscalls/sys_enter"
+	sh(t, "mountpoint -q /sys/kernel/tracing || mount -t tracefs tracefs /sys/kernel/tracing")
+	t.Cleanup(func() { sh(t, "umount /sys/kernel/tracing") })
+	full := func(do func()) {
+		sh(t, "mount -t tmpfs -o size=4k,uid=wgkex,gid=wgkex,mode=770 tmpfs /run/wgkex/domains; head -c 9000 /dev/zero > /run/wgkex/domains/zeros || true")
+		do()
+		sh(t, "umount /run/wgkex/domains")
+	}
+	state := "/run/wgkex/domains/" + domain + ".state"
+	for program, run := range map[string]func(){
+		"wgkex-handler": func() {
+			sh(t, "rm -f %s", state)
+			key := newKey(t)
+			accept(t, sharedPort, domain, key)
+			accept(t, sharedPort, domain, key)
+			sh(t, "rm /run/wgkex/domains/%s.counters", domain)
+			addPeers(t, domain, 300)
+			refuse(t, sharedPort, domain+"\nnone\n", "INVALID_WGKEY")
+			refuse(t, sharedPort, "nowhere\n", "INVALID_DOMAIN")
+			refuse(t, sharedPort, "absent\n"+key.String()+"\n", "BUSY")
+			sh(t, "rm %s", state)
+			conn := dial(t, sharedPort) // in pieces
+			defer conn.Close()
+			for _, piece := range []string{domain + "\n", newKey(t).String(), "\n"} {
+				time.Sleep(time.Second)
+				if _, err := io.WriteString(conn, piece); err != nil {
+					t.Error(err)
+				}
+			}
+			answer(t, conn)
+			full(func() { refuse(t, sharedPort, domain+"\n"+newKey(t).String()+"\n", "INTERNAL") })
+			conn = dial(t, sharedPort) // ended by the service manager
+			defer conn.Close()
+			eventually(t, "a handler", func() bool { _, err := try("pgrep -x wgkex-handler"); return err == nil })
+			sh(t, "systemctl stop 'wgkex@*.service'")
+		},
+		"wgkex-cleanup": func() {
+			addPeers(t, domain, 300)
+			sh(t, "rm -f %s; bridge fdb append 00:00:00:00:00:00 dev vx-%s dst fe80::1:2:3:4 via wg-%[2]s", state, domain)
+			cleanup(t, domain, "--mark-age=0s")
+			cleanup(t, domain, "--mark-age=0s")
+			full(func() { _, _ = try("systemctl start wgkex-cleanup@%s.service", domain) })
+			sh(t, "systemctl reset-failed wgkex-cleanup@%s.service", domain)
+		},
+	} {
+		trigger := fmt.Sprintf(`hist:keys=id.syscall:size=1024 if comm == "%s"`, program)
+		sh(t, "echo '%s' > %s/trigger", trigger, event)
+		run()
+		noHandlers(t)
+		made := found(sh(t, "cat %s/hist", event), `id: (?:sys_)?(\w+)`)
+		sh(t, "echo '!%s' > %s/trigger", trigger, event)
+		unit := map[string]string{"wgkex-handler": "wgkex@.service", "wgkex-cleanup": "wgkex-cleanup@.service"}[program]
+		listed := strings.Fields(sh(t, "sed -n 's/^SystemCallFilter=//p' /lib/systemd/system/%s", unit))
+		always := found(sh(t, "systemd-analyze --no-pager syscall-filter @default"), `(?m)^    (\w+)$`)
+		t.Logf("%s makes %v", program, made)
+		for _, call := range made {
+			if !slices.Contains(listed, call) && !slices.Contains(always, call) {
+				t.Errorf("%s makes the call %s, which its unit does not list", program, call)
+			}
+		}
+		for _, call := range listed {
+			if !slices.Contains(made, call) && reserve[call] == "" {
+				t.Errorf("%s lists the call %s, which %s does not make", unit, call, program)
+			}
+		}
 	}
 }
