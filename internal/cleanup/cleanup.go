@@ -18,15 +18,16 @@ import (
 const (
 	// MarkAge is how old a mark must be for its peer to be removed.
 	MarkAge = policy.PendingFor
-	// batchSize is how many peers are removed while the lock is held, so that
-	// an exchange waits for some milliseconds at most.
+	// batchSize is how many peers are removed while the lock is held: that is how
+	// long an exchange waits, but for the reading of all peers before some batches.
 	batchSize = 64
 	// batchPause is how long the lock is free between two batches: flock(2)
 	// makes no queue, and without a pause the same process would have it again
 	// before anybody who waits has woken up.
 	batchPause = 2 * time.Millisecond
 	// maxReadingAge bounds how long before its removal a peer may have had a
-	// handshake that went unnoticed.
+	// handshake that went unnoticed, where a reading does not take half as long
+	// itself.
 	maxReadingAge = 3 * time.Second
 	// maxReaddressed bounds how long the first part of a run keeps the lock.
 	maxReaddressed = 1000
@@ -80,7 +81,7 @@ func (c Cleanup) run() (r Report, err error) {
 	err = c.locked(func(d *domain.Domain) (err error) {
 		marked, err = c.survey(d, &r, func(s domain.Survey) {
 			due = c.mark(s, &r)
-			latest = newReading(s.Reading.Began, s.Peers)
+			latest = newReading(s.Reading, s.Peers, due)
 		})
 		return err
 	})
@@ -229,50 +230,62 @@ func (c Cleanup) mark(s domain.Survey, r *Report) (due []policy.Record) {
 	return due
 }
 
-// reading is when all peers were last read, and what they were then.
+// reading is when all peers were last read, and those that were due then.
 type reading struct {
-	began time.Duration // since boot
-	peers map[address.Key]*policy.Peer
+	when  policy.Reading
+	peers map[address.Key]policy.Peer
 }
 
-func newReading(began time.Duration, peers []policy.Peer) reading {
-	r := reading{began, make(map[address.Key]*policy.Peer, len(peers))}
-	for i := range peers {
-		r.peers[peers[i].Key] = &peers[i]
+func newReading(when policy.Reading, peers []policy.Peer, due []policy.Record) reading {
+	r := reading{when, make(map[address.Key]policy.Peer, len(due))}
+	for _, record := range due {
+		r.peers[record.Key] = policy.Peer{}
+	}
+	for _, p := range peers {
+		if _, is := r.peers[p.Key]; is {
+			r.peers[p.Key] = p
+		}
 	}
 	return r
+}
+
+// old reports whether the peers have to be read again.
+func (r reading) old(now time.Duration) bool {
+	return now-r.when.Began > max(maxReadingAge, 2*(r.when.Ended-r.when.Began))
 }
 
 // still reports whether the peer is managed and has had no handshake since its
 // record was made.
 func (r reading) still(record policy.Record, profile address.Profile) bool {
 	p := r.peers[record.Key]
-	return p != nil && p.Managed(profile) && p.LastHandshake.Equal(record.LastHandshake)
+	return p.Managed(profile) && p.LastHandshake.Equal(record.LastHandshake)
 }
 
 // removeBatch removes the first of those that are due and returns the rest. Who
 // has had a handshake or was registered anew in the meantime is not due any
-// more: the state tells of registrations, the kernel of handshakes. Reading the
-// peers costs a third of a Refresh, which is more than there is time for.
+// more: the state tells of registrations, the kernel of handshakes. It only reads
+// the peers for that: a Refresh would take three times as long.
 func (c Cleanup) removeBatch(d *domain.Domain, due []policy.Record, latest *reading, r *Report) (rest []policy.Record, err error) {
 	state, err := d.State()
 	if err != nil {
 		return nil, err
 	}
-	if state == nil { // the interfaces were made anew
-		if _, err := d.Refresh(nil); err != nil {
+	if state == nil { // interfaces were made anew, or the state is gone
+		survey, err := d.Refresh(nil)
+		if err != nil {
 			return nil, err
 		}
+		*latest = newReading(survey.Reading, survey.Peers, due)
 		if state, err = d.State(); err != nil {
 			return nil, err
 		}
 	}
-	if now := c.Host.SinceBoot(); now-latest.began > maxReadingAge {
+	if now := c.Host.SinceBoot(); latest.old(now) {
 		peers, err := d.Kernel.Peers()
 		if err != nil {
 			return nil, err
 		}
-		*latest = newReading(now, peers)
+		*latest = newReading(policy.Reading{Began: now, Ended: c.Host.SinceBoot()}, peers, due)
 	}
 	batch := due[:min(batchSize, len(due))]
 	var gone []policy.Record

@@ -5,10 +5,12 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"testing"
 	"time"
 
+	"wgkex/internal/address"
 	"wgkex/internal/domain"
 	"wgkex/internal/domain/domaintest"
 	"wgkex/internal/kernel"
@@ -324,4 +326,115 @@ func TestReadingLeavesFDB(t *testing.T) {
 	if g.Read(); !slices.Contains(*calls, "Entries") {
 		t.Errorf("another VXLAN interface: called %v", *calls)
 	}
+}
+
+// When many events become part of the records, nothing else changes.
+func TestCompaction(t *testing.T) {
+	g := domaintest.New(t)
+	g.Config.Addresses = address.Gluon
+	static, leftOver, live := domaintest.Key(1), domaintest.Key(2), domaintest.Key(3)
+	g.AddStatic(static, "fd00::/64")
+	g.AddLeftOver(leftOver)
+	g.AddRouter(live)
+	for n := range 20 {
+		g.AddRouter(domaintest.Key(100 + n))
+	}
+	g.Read()
+	g.Pass(time.Minute)
+	g.Handshake(live)
+	g.SetClock(24 * time.Hour)
+	g.Read()
+	g.Pass(time.Minute)
+	const many = 600 // more than are kept
+	var before, after *domain.State
+	want := map[address.Key]policy.Record{}
+	g.Use(func(d *domain.Domain) {
+		var err error
+		if before, err = d.State(); err != nil {
+			t.Fatal(err)
+		}
+		all, err := before.All()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, r := range all {
+			want[r.Key] = r
+		}
+		connected := want[live]
+		connected.LastHandshake, connected.Active = connected.LastHandshake.Add(time.Minute), g.Boot
+		if err := d.Seen(connected); err != nil {
+			t.Fatal(err)
+		}
+		want[live] = connected
+		var some []policy.Record
+		for n := range 3 {
+			some = append(some, want[domaintest.Key(100+n)])
+			delete(want, domaintest.Key(100+n))
+		}
+		if _, err := d.Remove(some...); err != nil {
+			t.Fatal(err)
+		}
+		for n := range many {
+			k := domaintest.Key(1000 + n)
+			if err := d.Add(k); err != nil {
+				t.Fatal(err)
+			}
+			want[k] = policy.NewRecord(k, g.Boot)
+		}
+	})
+	g.Use(func(d *domain.Domain) {
+		var err error
+		if after, err = d.State(); err != nil || after == nil {
+			t.Fatal(after, err)
+		}
+		if after.Reading != before.Reading || after.Step != 24*time.Hour || after.StepAt != before.StepAt || !reflect.DeepEqual(after.Others, before.Others) || len(after.Others) != 2 {
+			t.Errorf("before\n%+v\nafterwards\n%+v", before, after)
+		}
+		all, err := after.All()
+		if err != nil || len(all) != len(want) {
+			t.Errorf("%d records, %v, want %d", len(all), err, len(want))
+		}
+		for _, r := range all {
+			mac, _ := address.Gluon.Of(r.Key)
+			if found, err := after.Find(mac); err != nil || !slices.Equal(found, []policy.Record{r}) || !reflect.DeepEqual(r, want[r.Key]) {
+				t.Errorf("%+v, found %+v, %v, want %+v", r, found, err, want[r.Key])
+			}
+		}
+		peers, pending := 0, 0
+		for _, r := range want {
+			if r.Kind == policy.Managed {
+				peers++
+				if r.Pending() {
+					pending++
+				}
+			}
+		}
+		if after.Counts != (policy.Counts{Peers: peers, Pending: pending}) {
+			t.Errorf("counted %+v, want %d and %d", after.Counts, peers, pending)
+		}
+	})
+}
+
+// More changes at once than are kept as events.
+func TestManyAtOnce(t *testing.T) {
+	g := domaintest.New(t)
+	for n := range 1300 {
+		g.AddRouter(domaintest.Key(n + 1))
+	}
+	records := g.Read().Records
+	g.Use(func(d *domain.Domain) {
+		if _, err := d.State(); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := d.Remove(records[:1200]...); err != nil {
+			t.Fatal(err)
+		}
+		if err := d.Add(domaintest.Key(1)); err != nil {
+			t.Fatal(err)
+		}
+	})
+	if got := g.Counts(); got != (policy.Counts{Peers: 101, Pending: 101}) {
+		t.Errorf("counted %+v", got)
+	}
+	g.Consistent()
 }

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"wgkex/internal/address"
@@ -206,16 +207,21 @@ func (d *Domain) keep(save func() (*State, error)) error {
 
 // note keeps events. When there are many it makes them part of the records first.
 func (d *Domain) note(events ...event) error {
-	if s := d.state; len(s.events)+len(events) > maxEvents && len(s.events) > 0 {
-		table, err := s.table()
-		if err != nil {
-			return err
+	for some := range slices.Chunk(events, maxEvents) {
+		if s := d.state; len(s.events)+len(some) > maxEvents {
+			table, err := s.table()
+			if err != nil {
+				return err
+			}
+			if err := d.keep(func() (*State, error) { return saveTable(d.statePath(), s.header, table, s.Others) }); err != nil {
+				return err
+			}
 		}
-		if err := d.keep(func() (*State, error) { return saveTable(d.statePath(), s.header, table, s.Others) }); err != nil {
+		if err := d.state.append(some...); err != nil {
 			return err
 		}
 	}
-	return d.state.append(events...)
+	return nil
 }
 
 // noteOne keeps an event, with the counts that it leads to.

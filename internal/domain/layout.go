@@ -12,14 +12,36 @@ import (
 	"wgkex/internal/policy"
 )
 
-// The layout of a state file, see State.
+// The state file of a domain holds what was known of its peers when they were
+// last read, so that an exchange need not read them, and which ones were added,
+// reset and removed since:
+//
+//	header    of a fixed size
+//	others    the peers that are not managed, with their allowed IPs
+//	records   one for each peer, sorted by MAC, to be found without reading all
+//	events    what happened since, in order
+//
+// A reading replaces the file. An event is one write to its end, which the
+// kernel does whole, since no event crosses a page. All of it happens under the
+// domain's lock. Numbers are in the byte order of the machine that alone reads
+// them: the file is in /run.
+
+const (
+	stateMagic   = "wgkex state\n"
+	stateVersion = 2
+	// maxState is more than the records of a million peers.
+	maxState = 256 << 20
+	// maxEvents is how many are kept before they become part of the records:
+	// enough to make the rewriting cheap, few enough to be looked through.
+	maxEvents = 512
+)
 
 var byteOrder = binary.NativeEndian
 
 type header struct {
 	Magic   [len(stateMagic)]byte
 	Version uint32
-	// BootID, Index and Profile tell for what the file is true.
+	// BootID to Profile tell for what the file is true.
 	BootID     [32]byte
 	WireGuard  uint32 // interface index
 	VXLAN      uint32 // interface index

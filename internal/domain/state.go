@@ -18,30 +18,6 @@ import (
 	"wgkex/internal/statefile"
 )
 
-// The state file of a domain holds what was known of its peers when they were
-// last read, so that an exchange need not read them, and which ones were added,
-// reset and removed since:
-//
-//	header    of a fixed size
-//	others    the peers that are not managed, with their allowed IPs
-//	records   one for each peer, sorted by MAC, to be found without reading all
-//	events    what happened since, in order
-//
-// A reading replaces the file. An event is one write to its end, which the
-// kernel does whole, since no event crosses a page. All of it happens under the
-// domain's lock. Numbers are in the byte order of the machine that alone reads
-// them: the file is in /run.
-
-const (
-	stateMagic   = "wgkex state\n"
-	stateVersion = 2
-	// maxState is more than the records of a million peers.
-	maxState = 256 << 20
-	// maxEvents is how many are kept before they become part of the records:
-	// enough to make the rewriting cheap, few enough to be looked through.
-	maxEvents = 512
-)
-
 // ErrState is the error of a state file that is none of ours, of another
 // version, or damaged.
 var ErrState = errors.New("no state of a domain of this version")
@@ -106,7 +82,7 @@ func parseState(f io.ReaderAt, size int64) (*State, error) {
 	others, records := int64(h.OthersSize), int64(h.Records)*int64(recordSize)
 	fixed := int64(headerSize) + others + records
 	fixed += padding(fixed)
-	if others+records > size || fixed > size || others%int64(eventSize) != 0 {
+	if fixed > size || others%eventSize != 0 {
 		return nil, ErrState
 	}
 	text := make([]byte, others)
@@ -236,7 +212,7 @@ func (s *State) All() ([]policy.Record, error) {
 // table is all records, in their order, with what happened since.
 func (s *State) table() ([]fileRecord, error) {
 	text := make([]byte, int(s.header.Records)*recordSize)
-	if _, err := s.records.ReadAt(text, 0); err != nil && !errors.Is(err, io.EOF) {
+	if n, err := s.records.ReadAt(text, 0); n < len(text) {
 		return nil, fmt.Errorf("reading records: %w", err)
 	}
 	// Those of the peers that something has happened to since.

@@ -59,7 +59,10 @@ func byKey(records []policy.Record) map[address.Key]policy.Record {
 func wantRecords(t *testing.T, s *State, want []policy.Record) {
 	t.Helper()
 	all, err := s.All()
-	if err != nil || len(all) != len(want) || !maps.Equal(byKey(all), byKey(want)) {
+	inOrder := slices.IsSortedFunc(all, func(a, b policy.Record) int {
+		return byMAC(newRecord(a, address.FFMUC), newRecord(b, address.FFMUC))
+	})
+	if err != nil || len(all) != len(want) || !maps.Equal(byKey(all), byKey(want)) || !inOrder {
 		t.Errorf("all records: %v, %v, want %v", all, err, want)
 	}
 	for _, r := range want {
@@ -207,12 +210,23 @@ func TestEventsCrossNoPage(t *testing.T) {
 	if os.Getpagesize()%eventSize != 0 {
 		t.Errorf("an event of %d bytes", eventSize)
 	}
-	if n := binarySize(); n != [3]int{140, 72, 64} {
-		t.Errorf("sizes %v: with another layout stateVersion has to change", n)
+	sizes := [...]int{headerSize, len(fileRecord{}.append(nil)), len(event{}.append(nil))}
+	if sizes != [...]int{140, recordSize, eventSize} || recordSize != 72 || eventSize != 64 {
+		t.Errorf("sizes %v, %d, %d: with another layout stateVersion has to change", sizes, recordSize, eventSize)
 	}
 }
 
-func binarySize() [3]int { return [3]int{headerSize, recordSize, eventSize} }
+// What is written is what is read.
+func TestLayout(t *testing.T) {
+	r := fileRecord{MAC: [5]byte{1, 2, 3, 4, 5}, Kind: 1, Key: key(7), LastHandshake: 1 << 60, Active: 2 << 50, Registered: 3 << 40, Marked: 4 << 30}
+	if got := decodeRecord(r.append(nil)); got != r {
+		t.Errorf("%+v came back as %+v", r, got)
+	}
+	e := event{Key: key(8), At: 5 << 50, Handshake: 6 << 40, Kind: seen, MAC: [5]byte{5, 4, 3, 2, 1}, Peers: 7 << 20, Pending: 8 << 10}
+	if got := decodeEvent(e.append(nil)); got != e {
+		t.Errorf("%+v came back as %+v", e, got)
+	}
+}
 
 // Whatever the file holds, reading it ends, and takes no more than the file has.
 func FuzzState(f *testing.F) {

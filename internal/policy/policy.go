@@ -58,15 +58,6 @@ type Counts struct {
 	Pending int `json:"pending"`
 }
 
-// Count counts the managed among the records.
-func Count(records []Record) Counts {
-	var c Counts
-	for _, r := range records {
-		c.Add(r)
-	}
-	return c
-}
-
 // Add counts one more peer, if it is managed.
 func (c *Counts) Add(r Record) { c.add(r, 1) }
 
