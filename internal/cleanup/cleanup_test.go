@@ -108,14 +108,109 @@ func TestStalePeersGoInTheSecondRun(t *testing.T) {
 func TestMarksOfASlowReading(t *testing.T) {
 	b := newBench(t)
 	b.routers(key(1))
+	takes := 10 * time.Second
 	b.Between = func(method string) {
 		if method == "Peers" {
-			b.Pass(time.Second)
+			b.Pass(takes)
 		}
 	}
 	b.run(Report{Seen: 1, Marked: 1})
-	b.Pass(MarkAge - time.Second)
+	takes = 0
+	b.Pass(MarkAge - 10*time.Second)
 	b.run(Report{Seen: 1, Removed: 1})
+}
+
+// What could not be put right does not keep the stale, and is reported.
+func TestTroubleBeside(t *testing.T) {
+	for _, method := range []string{"SetEntries", "RemoveEntries"} {
+		b := newBench(t)
+		b.connected(key(1))
+		b.routers(key(2))
+		b.run(Report{Seen: 2, Live: 1, Marked: 1})
+		b.FDB = b.FDB[1:] // of key(1)
+		_, addr := address.RFC4291.Of(key(9))
+		b.FDB = append(b.FDB, kernel.Entry{MAC: mac(key(9)), Dst: addr, Via: 7, Permanent: true})
+		b.Pass(MarkAge)
+		b.Handshake(key(1))
+		trouble := errors.New("trouble")
+		calls := 0
+		b.Through = func(d kernel.Devices) kernel.Devices {
+			return &kerneltest.Faulty{Devices: d, Fault: func(_ int, called string) (error, bool) {
+				if called == method {
+					if calls++; calls == 1 {
+						return trouble, false
+					}
+				}
+				return nil, false
+			}}
+		}
+		r, err := b.cleanup()
+		if !errors.Is(err, trouble) || r.Removed != 1 || len(b.PeerList) != 1 || !slices.Equal(b.removed, []address.Key{key(2)}) {
+			t.Errorf("%s fails: %v, %+v, removed %v", method, err, r, b.removed)
+		}
+	}
+}
+
+// A batch of which nobody is due any more is not the end of the run, and one that
+// cannot be removed is not told to have been.
+func TestBatchOfNobody(t *testing.T) {
+	const many = 2 * batchSize
+	for _, fails := range []bool{false, true} {
+		b := newBench(t)
+		for n := range many {
+			b.routers(key(n + 1))
+		}
+		b.run(Report{Seen: many, Marked: many})
+		b.Pass(MarkAge)
+		trouble := errors.New("trouble")
+		if fails {
+			b.Through = func(d kernel.Devices) kernel.Devices {
+				return &kerneltest.Faulty{Devices: d, Fault: func(_ int, called string) (error, bool) {
+					if called == "RemovePeers" {
+						return trouble, false
+					}
+					return nil, false
+				}}
+			}
+			if r, err := b.cleanup(); !errors.Is(err, trouble) || r.Removed != 0 || len(b.removed) != 0 || len(b.PeerList) != many {
+				t.Errorf("%+v, %v, removed %d", r, err, len(b.removed))
+			}
+			continue
+		}
+		b.meanwhile = func() { // all that are left connect
+			for _, p := range b.PeerList {
+				b.Handshake(p.Key)
+			}
+			b.Pass(maxReadingAge + 1)
+			b.meanwhile = nil
+		}
+		if r, err := b.cleanup(); err != nil || r.Removed != batchSize || len(b.PeerList) != many-batchSize {
+			t.Errorf("%+v, %v, %d are left", r, err, len(b.PeerList))
+		}
+	}
+}
+
+// The age of a reading counts from its beginning, and a reading that takes long
+// counts for twice as long.
+func TestReadingAge(t *testing.T) {
+	at := func(began, ended time.Duration) reading {
+		return reading{when: policy.Reading{Began: began, Ended: ended}}
+	}
+	for _, c := range []struct {
+		reading reading
+		now     time.Duration
+		old     bool
+	}{
+		{at(10*time.Second, 10*time.Second), 13 * time.Second, false},
+		{at(10*time.Second, 10*time.Second), 13*time.Second + 1, true},
+		{at(10*time.Second, 11*time.Second), 13*time.Second + 1, true},
+		{at(10*time.Second, 15*time.Second), 20 * time.Second, false},
+		{at(10*time.Second, 15*time.Second), 20*time.Second + 1, true},
+	} {
+		if got := c.reading.old(c.now); got != c.old {
+			t.Errorf("%+v is old at %s: %v", c.reading.when, c.now, got)
+		}
+	}
 }
 
 func TestStaleAfter(t *testing.T) {
@@ -436,6 +531,13 @@ func TestBatches(t *testing.T) {
 			p.AllowedIPs = append(p.AllowedIPs, netip.MustParsePrefix("fd00::/64"))
 			b.Read()
 		}, many - 1, 2, policy.Counts{}},
+		"the VXLAN interface is made anew":     {func(b *bench) { b.Number.VXLAN++ }, many, 2, policy.Counts{}},
+		"the WireGuard interface is made anew": {func(b *bench) { b.Number.WireGuard++ }, batchSize, 3, policy.Counts{}},
+		"the state is gone": {func(b *bench) {
+			if err := os.Remove(filepath.Join(b.Host.Dir, "d.state")); err != nil {
+				t.Error(err)
+			}
+		}, batchSize, 2, policy.Counts{}},
 		"it became static, time": {func(b *bench) {
 			p := b.Find(last)
 			p.AllowedIPs = append(p.AllowedIPs, netip.MustParsePrefix("fd00::/64"))

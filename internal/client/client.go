@@ -24,8 +24,8 @@ const (
 )
 
 // Register asks the gateway at address, HOST:PORT, to take the key in the domain.
-// Both are text and not looked at. The timeout is that of the connection, and once
-// more that of the exchange. The error says that there was neither an answer nor
+// Both are text and not looked at. Connecting may take as long as the timeout, and
+// the exchange as long again. The error says that there was neither an answer nor
 // an acceptance by silence.
 func Register(ctx context.Context, address, domain, key string, timeout time.Duration) (Answer, error) {
 	dialer := net.Dialer{Timeout: timeout}
@@ -63,7 +63,7 @@ func Probe(ctx context.Context, at netip.AddrPort) (Answer, error) {
 }
 
 // ask sends the text and reads what is answered until the other end closes, or
-// until the context, which has a deadline, is done. Neither error matters when
+// until the context is done. Neither error matters when
 // there is an answer, in part at least: a gateway may refuse before it has read
 // all, and what it says then counts, not that it would not listen.
 func ask(ctx context.Context, conn net.Conn, text string) (answer Answer, writeErr, readErr error) {

@@ -216,6 +216,27 @@ func TestEventsCrossNoPage(t *testing.T) {
 	}
 }
 
+// Two keys may have one MAC: both are found.
+func TestSameMAC(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "state")
+	s, _ := sample(t, path, 20)
+	table, err := s.table()
+	if err != nil {
+		t.Fatal(err)
+	}
+	twin := table[7]
+	twin.Key[5]++
+	s, err = saveTable(path, s.header, slices.Insert(table, 8, twin), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	found, err := s.Find(address.MAC{2, twin.MAC[0], twin.MAC[1], twin.MAC[2], twin.MAC[3], twin.MAC[4]})
+	if err != nil || len(found) != 2 || found[0].Key != table[7].Key || found[1].Key != twin.Key {
+		t.Errorf("found %v, %v", found, err)
+	}
+}
+
 // What is written is what is read.
 func TestLayout(t *testing.T) {
 	r := fileRecord{MAC: [5]byte{1, 2, 3, 4, 5}, Kind: 1, Key: key(7), LastHandshake: 1 << 60, Active: 2 << 50, Registered: 3 << 40, Marked: 4 << 30}

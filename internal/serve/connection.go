@@ -17,10 +17,10 @@ const firstFD = 3
 // that is started for each exchange.
 func Inherited() (*net.TCPConn, error) {
 	if pid := os.Getenv("LISTEN_PID"); pid != strconv.Itoa(os.Getpid()) {
-		return nil, fmt.Errorf("no descriptor from systemd: LISTEN_PID is %q", pid)
+		return nil, fmt.Errorf("no connection from systemd: LISTEN_PID is %q", pid)
 	}
 	if n := os.Getenv("LISTEN_FDS"); n != "1" {
-		return nil, fmt.Errorf("%q descriptors from systemd, want one connection", n)
+		return nil, fmt.Errorf("LISTEN_FDS is %q, want one connection", n)
 	}
 	file := os.NewFile(firstFD, "connection")
 	conn, err := net.FileConn(file) // a copy, not to be inherited

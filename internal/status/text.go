@@ -1,6 +1,7 @@
 package status
 
 import (
+	"bytes"
 	"cmp"
 	"fmt"
 	"io"
@@ -15,8 +16,9 @@ import (
 
 // Print writes the Status as text, with ages as of now, the wall clock of its
 // source. The tables fit into 80 columns; wide ones have all columns, whatever
-// their width. The error is that of out.
-func Print(out io.Writer, all Status, now time.Time, wide bool) error {
+// their width. The error is that of w.
+func Print(w io.Writer, all Status, now time.Time, wide bool) error {
+	out := new(bytes.Buffer)
 	fmt.Fprintf(out, "exchanges without a domain since boot: %s\n", resultsText(all.Results))
 	for _, s := range all.Sockets {
 		fmt.Fprintf(out, "connections to %s: %d accepted, %d turned away\n", s.Unit, s.Accepted, s.TurnedAway)
@@ -33,11 +35,10 @@ func Print(out io.Writer, all Status, now time.Time, wide bool) error {
 		if len(s.Peers) == 0 {
 			continue
 		}
-		if err := printPeers(out, s, now, wide); err != nil {
-			return err
-		}
+		printPeers(out, s, now, wide)
 	}
-	return nil
+	_, err := out.WriteTo(w)
+	return err
 }
 
 // states are all of them, in the order in which they are shown.
@@ -63,7 +64,7 @@ func statesText(peers []Peer) string {
 }
 
 // printPeers prints a table by state, those with the latest handshake first.
-func printPeers(out io.Writer, s Domain, now time.Time, wide bool) error {
+func printPeers(out *bytes.Buffer, s Domain, now time.Time, wide bool) {
 	peers := slices.Clone(s.Peers)
 	slices.SortStableFunc(peers, func(a, b Peer) int {
 		return cmp.Or(cmp.Compare(slices.Index(states, a.State), slices.Index(states, b.State)), -compareTimes(a.LastHandshake, b.LastHandshake))
@@ -86,7 +87,7 @@ func printPeers(out io.Writer, s Domain, now time.Time, wide bool) error {
 			fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\n", p.Key, p.State, p.shortAge(now), shortBytes(p.Received), shortBytes(p.Sent))
 		}
 	}
-	return table.Flush()
+	_ = table.Flush() // a buffer takes all
 }
 
 // compareTimes orders times, none before all others.

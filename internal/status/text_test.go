@@ -1,7 +1,10 @@
 package status
 
 import (
+	"errors"
+	"os"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -87,5 +90,17 @@ peers: none
 	var out strings.Builder
 	if err := Print(&out, all, now, true); err != nil || out.String() != want {
 		t.Errorf("%v, got\n%s\nwant\n%s", err, out.String(), want)
+	}
+}
+
+// A full disk is noticed, also by a status without any table.
+func TestPrintError(t *testing.T) {
+	full, err := os.OpenFile("/dev/full", os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer full.Close()
+	if err := Print(full, Status{}, time.Now(), false); !errors.Is(err, syscall.ENOSPC) {
+		t.Errorf("got %v", err)
 	}
 }
