@@ -189,8 +189,7 @@ func TestLeftOver(t *testing.T) {
 	gateway, bare := newKey(t), newKey(t)
 	_, elsewhere := address.RFC4291.Of(gateway)
 	sh(t, "wg set wg-%s peer %s allowed-ips %s/128; wg set wg-%[1]s peer %s", domain, gateway, elsewhere, bare)
-	// By its name, it comes after the domain's own file.
-	writeConf(t, domain+"_profile.toml", fmt.Sprintf("[domains.%s]\naddresses = 'ffmuc'\n", domain))
+	sh(t, "sed -i s/rfc4291/ffmuc/ /etc/wgkex/conf.d/%s.toml", domain)
 	sh(t, "systemctl daemon-reload")
 	profiles[domain] = address.FFMUC
 	if _, states := readStatus(t, domain); states[byExchange.String()] != "left-over" || states[without.String()] != "left-over" ||
