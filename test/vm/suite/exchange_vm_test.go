@@ -308,9 +308,7 @@ func TestManyAtOnce(t *testing.T) {
 		wg.Go(func() { accept(t, port2, "ffww02", keys[i]) })
 	}
 	wg.Wait()
-	for _, key := range keys {
-		wantRouter(t, "ffww02", key)
-	}
+	wantRouter(t, "ffww02", keys...)
 	if after := strings.Count(sh(t, "wg show wg-ffww02 peers")+"\n", "\n"); after != before+100 {
 		t.Errorf("%d peers, after 100 more than %d", after, before)
 	}

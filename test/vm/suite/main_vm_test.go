@@ -240,26 +240,24 @@ func reach(t *testing.T, router string, vni int) {
 	})
 }
 
-// wantRouter checks with wg and bridge that the key has a peer with exactly
-// its address and both FDB entries with via.
-func wantRouter(t testing.TB, domain string, key address.Key) {
+// wantRouter checks with wg and bridge that each key has a peer with exactly its
+// address and both FDB entries with via.
+func wantRouter(t testing.TB, domain string, keys ...address.Key) {
 	t.Helper()
-	mac, addr := profiles[domain].Of(key)
 	ips := sh(t, "wg show wg-%s allowed-ips", domain)
-	if n := strings.Count(ips+"\n", fmt.Sprintf("%s\t%s/128\n", key, addr)); n != 1 {
-		t.Errorf("%s: %d peers %s with %s alone", domain, n, key, addr)
+	entries := map[string]int{}
+	for line := range strings.Lines(sh(t, "bridge fdb show dev vx-%s", domain)) {
+		entries[strings.TrimSpace(line)]++
 	}
-	fdb := sh(t, "bridge fdb show dev vx-%s", domain)
-	for _, m := range []string{"00:00:00:00:00:00", mac.String()} {
-		entry := fdbEntry(domain, m, addr)
-		n := 0
-		for line := range strings.Lines(fdb) {
-			if strings.TrimSpace(line) == entry {
-				n++
-			}
+	for _, key := range keys {
+		mac, addr := profiles[domain].Of(key)
+		if n := strings.Count(ips+"\n", fmt.Sprintf("%s\t%s/128\n", key, addr)); n != 1 {
+			t.Errorf("%s: %d peers %s with %s alone", domain, n, key, addr)
 		}
-		if n != 1 {
-			t.Errorf("%s: %d FDB entries %q", domain, n, entry)
+		for _, m := range []string{"00:00:00:00:00:00", mac.String()} {
+			if entry := fdbEntry(domain, m, addr); entries[entry] != 1 {
+				t.Errorf("%s: %d FDB entries %q", domain, entries[entry], entry)
+			}
 		}
 	}
 }
