@@ -188,7 +188,7 @@ func TestLeftOver(t *testing.T) {
 	// What looks like them and was never managed is an admin's.
 	gateway, bare := newKey(t), newKey(t)
 	_, elsewhere := address.RFC4291.Of(gateway)
-	sh(t, "wg set wg-%s peer %s allowed-ips %s/128; wg set wg-%[1]s peer %s", domain, gateway, elsewhere, bare)
+	sh(t, "wg set wg-%s peer %s allowed-ips %s/128; wg set wg-%[1]s peer %[4]s", domain, gateway, elsewhere, bare)
 	sh(t, "sed -i s/rfc4291/ffmuc/ /etc/wgkex/conf.d/%s.toml", domain)
 	sh(t, "systemctl daemon-reload")
 	profiles[domain] = address.FFMUC
