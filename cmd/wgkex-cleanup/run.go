@@ -13,7 +13,7 @@ import (
 // longer than an exchange, since nobody waits for the run.
 const lockTimeout = 2 * time.Minute
 
-// run cleans up the domain of the reporter, of which that has the name.
+// run cleans up the domain that the reporter names.
 func run(o options, reporter cleanup.Reporter) error {
 	cfg, err := config.LoadEffective()
 	if err != nil {
