@@ -228,12 +228,21 @@ func TestInterfacesComeAndGo(t *testing.T) {
 	}
 }
 
+// withoutSpace does something while nothing can be written to the domains' files.
+func withoutSpace(t *testing.T, do func()) {
+	t.Helper()
+	sh(t, "mount -t tmpfs -o size=4k,uid=wgkex,gid=wgkex,mode=770 tmpfs /run/wgkex/domains; head -c 9000 /dev/zero > /run/wgkex/domains/zeros || true")
+	do()
+	sh(t, "umount /run/wgkex/domains")
+}
+
 // Nothing can be written: a clear error, and no router at all.
 func TestNoSpace(t *testing.T) {
 	before := state(t)
-	sh(t, "mount -t tmpfs -o size=4k,uid=wgkex,gid=wgkex tmpfs /run/wgkex/domains; head -c 9000 /dev/zero > /run/wgkex/domains/zeros || true")
-	log := entries(t, "wgkex-handler", func() { refuse(t, port1, "ffww01\n"+newKey(t).String()+"\n", "INTERNAL") })
-	sh(t, "umount /run/wgkex/domains")
+	var log []map[string]string
+	withoutSpace(t, func() {
+		log = entries(t, "wgkex-handler", func() { refuse(t, port1, "ffww01\n"+newKey(t).String()+"\n", "INTERNAL") })
+	})
 	if text := fmt.Sprint(log); !strings.Contains(text, "no space left on device") {
 		t.Errorf("the log does not say why: %s", text)
 	}

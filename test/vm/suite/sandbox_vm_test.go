@@ -91,11 +91,6 @@ func TestSystemCalls(t *testing.T) {
 	const event = "/sys/kernel/tracing/events/raw_syscalls/sys_enter"
 	sh(t, "mountpoint -q /sys/kernel/tracing || mount -t tracefs tracefs /sys/kernel/tracing")
 	t.Cleanup(func() { sh(t, "umount /sys/kernel/tracing") })
-	full := func(do func()) {
-		sh(t, "mount -t tmpfs -o size=4k,uid=wgkex,gid=wgkex,mode=770 tmpfs /run/wgkex/domains; head -c 9000 /dev/zero > /run/wgkex/domains/zeros || true")
-		do()
-		sh(t, "umount /run/wgkex/domains")
-	}
 	state := "/run/wgkex/domains/" + domain + ".state"
 	for program, run := range map[string]func(){
 		"wgkex-handler": func() {
@@ -118,7 +113,7 @@ func TestSystemCalls(t *testing.T) {
 				}
 			}
 			answer(t, conn)
-			full(func() { refuse(t, sharedPort, domain+"\n"+newKey(t).String()+"\n", "INTERNAL") })
+			withoutSpace(t, func() { refuse(t, sharedPort, domain+"\n"+newKey(t).String()+"\n", "INTERNAL") })
 			conn = dial(t, sharedPort) // ended by the service manager
 			defer conn.Close()
 			eventually(t, "a handler", func() bool { _, err := try("pgrep -x wgkex-handler"); return err == nil })
@@ -129,7 +124,7 @@ func TestSystemCalls(t *testing.T) {
 			sh(t, "rm -f %s; bridge fdb append 00:00:00:00:00:00 dev vx-%s dst fe80::1:2:3:4 via wg-%[2]s", state, domain)
 			cleanup(t, domain, "--mark-age=0s")
 			cleanup(t, domain, "--mark-age=0s")
-			full(func() { _, _ = try("systemctl start wgkex-cleanup@%s.service", domain) })
+			withoutSpace(t, func() { _, _ = try("systemctl start wgkex-cleanup@%s.service", domain) })
 			sh(t, "systemctl reset-failed wgkex-cleanup@%s.service", domain)
 		},
 	} {
