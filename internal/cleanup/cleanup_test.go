@@ -280,7 +280,7 @@ func TestRemovedAndBack(t *testing.T) {
 		if gone, err := d.Remove(policy.NewRecord(key(1), 1)); !gone || err != nil {
 			t.Fatal(gone, err)
 		}
-		if err := d.Add(key(1)); err != nil {
+		if err := b.Add(d, key(1)); err != nil {
 			t.Fatal(err)
 		}
 	})
@@ -511,7 +511,7 @@ func TestBatches(t *testing.T) {
 				if err == nil {
 					_, err = d.Remove(policy.NewRecord(last, 1))
 				}
-				if err = errors.Join(err, d.Add(last)); err != nil {
+				if err = errors.Join(err, b.Add(d, last)); err != nil {
 					t.Error(err)
 				}
 			})

@@ -30,12 +30,20 @@ func (d *Domain) Ensure(key address.Key) error {
 	return err
 }
 
-func (d *Domain) put(key address.Key) error {
-	if err := d.setEntries(key); err != nil {
+func (d *Domain) put(keys ...address.Key) error {
+	if err := d.setEntries(keys...); err != nil {
 		return err
 	}
-	_, addr := d.Config.Addresses.Of(key)
-	return d.Kernel.AddPeer(key, addr)
+	if len(keys) == 1 {
+		_, addr := d.Config.Addresses.Of(keys[0])
+		return d.Kernel.AddPeer(keys[0], addr)
+	}
+	peers := make([]kernel.PeerAddress, len(keys))
+	for i, key := range keys {
+		peers[i].Key = key
+		_, peers[i].Addr = d.Config.Addresses.Of(key)
+	}
+	return d.Kernel.AddPeers(peers)
 }
 
 // Renew is Ensure for a pending peer whose registration counts from now on.
@@ -46,22 +54,41 @@ func (d *Domain) Renew(key address.Key) error {
 	return d.Ensure(key)
 }
 
-// Add adds a peer that is not there. After an error there is nothing of it.
-func (d *Domain) Add(key address.Key) error {
-	r := policy.NewRecord(key, d.Host.SinceBoot())
+// Promise counts peers with these records, which are not there, for Add to add
+// them. Nothing may read all peers in between.
+func (d *Domain) Promise(records ...policy.Record) error {
 	counts := d.state.Counts
-	counts.Add(r)
-	if err := d.noteOne(registered, key, r.Registered, counts); err != nil {
-		return err
+	events := make([]event, len(records))
+	for i, r := range records {
+		counts.Add(r)
+		events[i] = event{Kind: registered, Key: r.Key, At: int64(r.Registered), Peers: uint32(counts.Peers), Pending: uint32(counts.Pending)}
+		if r.Restored != 0 {
+			events[i].Kind, events[i].Handshake = restored, int64(r.Active)
+		}
 	}
-	err := d.Ensure(key)
-	if err == nil {
-		return nil
+	return d.note(events...)
+}
+
+// Add adds promised peers, in few messages to the kernel. The error of each, in
+// the same order, says that there is nothing of it.
+func (d *Domain) Add(records ...policy.Record) []error {
+	errs := make([]error, len(records))
+	keys := make([]address.Key, len(records))
+	for i, r := range records {
+		keys[i] = r.Key
 	}
-	if undoErr := d.takeBack(r); undoErr != nil {
-		return errors.Join(err, fmt.Errorf("taking the peer back: %w", undoErr))
+	if len(keys) == 0 || len(keys) > 1 && d.put(keys...) == nil {
+		return errs
 	}
-	return err
+	for i, r := range records {
+		if errs[i] = d.Ensure(r.Key); errs[i] == nil {
+			continue
+		}
+		if undoErr := d.takeBack(r); undoErr != nil {
+			errs[i] = errors.Join(errs[i], fmt.Errorf("taking the peer back: %w", undoErr))
+		}
+	}
+	return errs
 }
 
 // takeBack removes a peer that could not be added whole, unless it turns out to

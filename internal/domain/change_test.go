@@ -28,7 +28,7 @@ func TestManyEvents(t *testing.T) {
 			if _, err := d.State(); err != nil {
 				t.Fatal(err)
 			}
-			if err := d.Add(domaintest.Key(n)); err != nil {
+			if err := g.Add(d, domaintest.Key(n)); err != nil {
 				t.Fatal(err)
 			}
 			g.Pass(time.Second)
@@ -93,7 +93,7 @@ func TestNothingLeftOpen(t *testing.T) {
 			if _, err := d.State(); err != nil {
 				t.Error(err)
 			}
-			if err := d.Add(domaintest.Key(n)); err != nil {
+			if err := g.Add(d, domaintest.Key(n)); err != nil {
 				t.Error(err)
 			}
 			if _, err := d.Refresh(nil); err != nil {
@@ -376,7 +376,7 @@ func TestCompaction(t *testing.T) {
 		}
 		for n := range many {
 			k := domaintest.Key(1000 + n)
-			if err := d.Add(k); err != nil {
+			if err := g.Add(d, k); err != nil {
 				t.Fatal(err)
 			}
 			want[k] = policy.NewRecord(k, g.Boot)
@@ -429,7 +429,7 @@ func TestManyAtOnce(t *testing.T) {
 		if _, err := d.Remove(records[:1200]...); err != nil {
 			t.Fatal(err)
 		}
-		if err := d.Add(domaintest.Key(1)); err != nil {
+		if err := g.Add(d, domaintest.Key(1)); err != nil {
 			t.Fatal(err)
 		}
 	})

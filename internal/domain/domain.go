@@ -64,8 +64,9 @@ func (d *Domain) forget() error {
 func (d *Domain) statePath() string { return filepath.Join(d.Host.Dir, d.Config.Name+".state") }
 
 // State is what was known when the peers were last read, and what wgkex has
-// changed since. It is nil when there is none that describes these devices:
-// then Refresh has to tell.
+// changed since. It is nil when there is none that describes these devices, and
+// when the time of a restored peer is over, which changes the counts: then
+// Refresh has to tell.
 func (d *Domain) State() (*State, error) {
 	if d.state != nil {
 		return d.state, nil
@@ -76,7 +77,8 @@ func (d *Domain) State() (*State, error) {
 		return nil, nil
 	case err != nil:
 		return nil, err
-	case !s.describes(d.Host.BootID(), d.Kernel.Index(), d.Config.Addresses), s.Reading.Ended > d.Host.SinceBoot():
+	case !s.describes(d.Host.BootID(), d.Kernel.Index(), d.Config.Addresses), s.Reading.Ended > d.Host.SinceBoot(),
+		s.recount != 0 && s.recount <= d.Host.SinceBoot():
 		return nil, s.Close()
 	}
 	d.state = s
@@ -152,6 +154,7 @@ func (d *Domain) history(now policy.Reading) (last policy.Reading, before map[ad
 		before[records[i].Key] = &records[i]
 	}
 	h.Step, h.StepAt = s.header.Step, s.header.StepAt
+	h.RestoredAt, h.RestoredPeers = s.header.RestoredAt, s.header.RestoredPeers
 	if step := now.Step(s.Reading); step != 0 {
 		h.Step, h.StepAt = int64(step), int64(now.Ended)
 	}

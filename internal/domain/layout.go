@@ -28,7 +28,7 @@ import (
 
 const (
 	stateMagic   = "wgkex state\n"
-	stateVersion = 2
+	stateVersion = 3
 	// maxState is more than the records of a million peers.
 	maxState = 256 << 20
 	// maxEvents is how many are kept before they become part of the records:
@@ -55,10 +55,16 @@ type header struct {
 	Offset     int64
 	// StepAt and Step are when the wall clock was last seen to be set, in
 	// nanoseconds since boot, and by how much.
-	StepAt   int64
-	Step     int64
+	StepAt int64
+	Step   int64
+	// RestoredAt is when saved peers were last restored, in nanoseconds since
+	// boot, zero for never, and RestoredPeers how many of them.
+	RestoredAt    int64
+	RestoredPeers uint32
+	// Recount is when the earliest Restored of the records ends, in nanoseconds
+	// since boot, zero for none.
+	Recount  int64
 	Others   uint32 // how many
-	_        [12]byte
 	Checksum uint32 // CRC-32 of the header before it and of the others
 	_        [4]byte
 }
@@ -72,12 +78,14 @@ type fileRecord struct {
 	Active        int64 // nanoseconds since boot, like the rest
 	Registered    int64
 	Marked        int64
+	Restored      int64
 }
 
 type event struct {
 	Key address.Key
-	// At is when it was registered or, of seen, its Active, in nanoseconds since
-	// boot. Handshake is that of seen, in nanoseconds since 1970.
+	// At is when it was registered or restored or, of seen, its Active, in
+	// nanoseconds since boot. Handshake is that of seen, in nanoseconds since 1970;
+	// of restored it is its Active, in nanoseconds since boot.
 	At, Handshake int64
 	Kind          uint8
 	MAC           [5]byte // of the key, as in a record
@@ -91,11 +99,12 @@ const (
 	registered = 1 // added, or reset
 	removed    = 2
 	seen       = 3 // a handshake since the reading
+	restored   = 4
 )
 
 // What the structs above take in the file, in bytes.
 const (
-	recordSize = 72
+	recordSize = 80
 	eventSize  = 64
 )
 
@@ -108,7 +117,7 @@ func (r fileRecord) append(b []byte) []byte {
 	b = append(b, r.MAC[:]...)
 	b = append(b, r.Kind, 0, 0)
 	b = append(b, r.Key[:]...)
-	for _, n := range [...]int64{r.LastHandshake, r.Active, r.Registered, r.Marked} {
+	for _, n := range [...]int64{r.LastHandshake, r.Active, r.Registered, r.Marked, r.Restored} {
 		b = byteOrder.AppendUint64(b, uint64(n))
 	}
 	return b
@@ -119,7 +128,7 @@ func decodeRecord(b []byte) fileRecord {
 	number := func(at int) int64 { return int64(byteOrder.Uint64(b[at:])) }
 	return fileRecord{
 		MAC: [5]byte(b), Kind: b[5], Key: address.Key(b[8:]),
-		LastHandshake: number(40), Active: number(48), Registered: number(56), Marked: number(64),
+		LastHandshake: number(40), Active: number(48), Registered: number(56), Marked: number(64), Restored: number(72),
 	}
 }
 
@@ -146,7 +155,7 @@ func decodeEvent(b []byte) event {
 func newRecord(r policy.Record, profile address.Profile) fileRecord {
 	f := fileRecord{
 		MAC: shortMAC(r.Key, profile), Kind: uint8(r.Kind), Key: r.Key, Active: int64(r.Active),
-		Registered: int64(r.Registered), Marked: int64(r.Marked),
+		Registered: int64(r.Registered), Marked: int64(r.Marked), Restored: int64(r.Restored),
 	}
 	if !r.Pending() {
 		f.LastHandshake = r.LastHandshake.UnixNano()
@@ -168,7 +177,7 @@ func byMAC(a, b fileRecord) int {
 func (r fileRecord) record() policy.Record {
 	record := policy.Record{
 		Key: r.Key, Kind: policy.Kind(r.Kind), Active: time.Duration(r.Active),
-		Registered: time.Duration(r.Registered), Marked: time.Duration(r.Marked),
+		Registered: time.Duration(r.Registered), Marked: time.Duration(r.Marked), Restored: time.Duration(r.Restored),
 	}
 	if r.LastHandshake != 0 {
 		record.LastHandshake = time.Unix(0, r.LastHandshake)

@@ -34,7 +34,14 @@ type State struct {
 	// Step is by how much the wall clock was set at the time StepAt since boot,
 	// as seen by two readings; zero if never.
 	Step, StepAt time.Duration
+	// RestoredAt is when saved peers were last restored, zero for never, and
+	// RestoredPeers how many of them.
+	RestoredAt    time.Duration
+	RestoredPeers int
 
+	// recount is when Restored ends for the first of the peers, and Counts are not
+	// those of now any more; zero for never.
+	recount time.Duration
 	file    *os.File
 	header  header
 	events  []event
@@ -103,18 +110,21 @@ func parseState(f io.ReaderAt, size int64) (*State, error) {
 		return nil, ErrState
 	}
 	s.events = make([]event, n)
+	s.recount = time.Duration(h.Recount)
 	log := make([]byte, len(s.events)*eventSize)
 	if _, err := f.ReadAt(log, fixed); err != nil && len(log) > 0 {
 		return nil, readError(err)
 	}
 	for i := range s.events {
 		s.events[i] = decodeEvent(log[i*eventSize:])
-		if e := s.events[i]; e.Key.IsZero() || e.Kind < registered || e.Kind > seen {
+		if e := s.events[i]; e.Key.IsZero() || e.Kind < registered || e.Kind > restored {
 			return nil, ErrState
 		}
+		s.recount = recount(s.recount, s.events[i].record())
 	}
 	s.Reading = policy.Reading{Began: time.Duration(h.Began), Ended: time.Duration(h.Ended), Offset: time.Duration(h.Offset)}
 	s.Step, s.StepAt = time.Duration(h.Step), time.Duration(h.StepAt)
+	s.RestoredAt, s.RestoredPeers = time.Duration(h.RestoredAt), int(h.RestoredPeers)
 	s.Counts = policy.Counts{Peers: int(h.Peers), Pending: int(h.Pending)}
 	if n := len(s.events); n > 0 {
 		s.Counts = policy.Counts{Peers: int(s.events[n-1].Peers), Pending: int(s.events[n-1].Pending)}
@@ -184,16 +194,36 @@ func (s *State) Find(mac address.MAC) ([]policy.Record, error) {
 func (e event) apply(records []policy.Record) []policy.Record {
 	i := slices.IndexFunc(records, func(r policy.Record) bool { return r.Key == e.Key })
 	switch {
-	case e.Kind == registered && i < 0:
-		return append(records, policy.NewRecord(e.Key, time.Duration(e.At)))
+	case (e.Kind == registered || e.Kind == restored) && i < 0:
+		return append(records, e.record())
 	case e.Kind == registered:
-		records[i] = policy.NewRecord(e.Key, time.Duration(e.At))
+		records[i] = records[i].Renewed(time.Duration(e.At))
+	case e.Kind == restored:
+		records[i] = e.record()
 	case e.Kind == removed && i >= 0:
 		return slices.Delete(records, i, i+1)
 	case e.Kind == seen && i >= 0:
-		records[i].LastHandshake, records[i].Active = time.Unix(0, e.Handshake), time.Duration(e.At)
+		records[i].LastHandshake, records[i].Active, records[i].Restored = time.Unix(0, e.Handshake), time.Duration(e.At), 0
 	}
 	return records
+}
+
+// record is that of the peer of a registered or restored, no other event has one.
+func (e event) record() policy.Record {
+	r := policy.NewRecord(e.Key, time.Duration(e.At))
+	if e.Kind == restored {
+		r.Restored, r.Active = time.Duration(e.At), time.Duration(e.Handshake)
+	}
+	return r
+}
+
+// recount is the earlier of the time, zero for never, and the end of Restored of
+// the record.
+func recount(earliest time.Duration, r policy.Record) time.Duration {
+	if ends := r.RestoredEnds(); r.Restored != 0 && (earliest == 0 || ends < earliest) {
+		return ends
+	}
+	return earliest
 }
 
 // All is the records of all peers, in the order of their MACs.
@@ -232,13 +262,26 @@ func (s *State) table() ([]fileRecord, error) {
 	for _, e := range s.events {
 		changed[e.Key] = e.apply(changed[e.Key])
 	}
+	var news []fileRecord
 	for _, now := range changed {
 		for _, r := range now {
-			table = append(table, newRecord(r, address.Profile(s.header.Profile)))
+			news = append(news, newRecord(r, address.Profile(s.header.Profile)))
 		}
 	}
-	slices.SortFunc(table, byMAC)
-	return table, nil
+	return merge(table, news), nil
+}
+
+// merge puts records into a table, which is in order. To sort it all anew would
+// take several times as long.
+func merge(table, news []fileRecord) []fileRecord {
+	slices.SortFunc(news, byMAC)
+	merged := make([]fileRecord, 0, len(table)+len(news))
+	for _, r := range news {
+		n, _ := slices.BinarySearchFunc(table, r, byMAC)
+		merged = append(append(merged, table[:n]...), r)
+		table = table[n:]
+	}
+	return append(merged, table...)
 }
 
 // saveState writes a whole state without events, and opens it.
@@ -256,8 +299,10 @@ func saveTable(path string, h header, table []fileRecord, others []policy.Other)
 	copy(h.Magic[:], stateMagic)
 	h.Version = stateVersion
 	var counts policy.Counts
+	h.Recount = 0
 	for _, r := range table {
 		counts.Add(r.record())
+		h.Recount = int64(recount(time.Duration(h.Recount), r.record()))
 	}
 	text := encodeOthers(others)
 	h.Peers, h.Pending = uint32(counts.Peers), uint32(counts.Pending)
@@ -293,6 +338,9 @@ func (s *State) append(events ...event) error {
 		return fmt.Errorf("writing the state: %w", err)
 	}
 	s.events = append(s.events, events...)
+	for _, e := range events {
+		s.recount = recount(s.recount, e.record())
+	}
 	last := events[len(events)-1]
 	s.Counts = policy.Counts{Peers: int(last.Peers), Pending: int(last.Pending)}
 	return nil

@@ -211,7 +211,7 @@ func TestEventsCrossNoPage(t *testing.T) {
 		t.Errorf("an event of %d bytes", eventSize)
 	}
 	sizes := [...]int{headerSize, len(fileRecord{}.append(nil)), len(event{}.append(nil))}
-	if sizes != [...]int{140, recordSize, eventSize} || recordSize != 72 || eventSize != 64 {
+	if sizes != [...]int{148, recordSize, eventSize} || recordSize != 80 || eventSize != 64 {
 		t.Errorf("sizes %v, %d, %d: with another layout stateVersion has to change", sizes, recordSize, eventSize)
 	}
 }
@@ -239,7 +239,7 @@ func TestSameMAC(t *testing.T) {
 
 // What is written is what is read.
 func TestLayout(t *testing.T) {
-	r := fileRecord{MAC: [5]byte{1, 2, 3, 4, 5}, Kind: 1, Key: key(7), LastHandshake: 1 << 60, Active: 2 << 50, Registered: 3 << 40, Marked: 4 << 30}
+	r := fileRecord{MAC: [5]byte{1, 2, 3, 4, 5}, Kind: 1, Key: key(7), LastHandshake: 1 << 60, Active: 2 << 50, Registered: 3 << 40, Marked: 4 << 30, Restored: 5 << 20}
 	if got := decodeRecord(r.append(nil)); got != r {
 		t.Errorf("%+v came back as %+v", r, got)
 	}

@@ -20,13 +20,27 @@ import (
 // cost a reading.
 const fullFor = 2 * time.Second
 
-// Run makes the key a peer of the domain, or makes sure that it is one. It
-// returns what it did to the peer, or the error that refused or failed it, of
-// which outcome.CodeOf is the code. After an error the kernel holds what it
+// Result is what was done to the peer, or the error that refused or failed it, of
+// which outcome.CodeOf is the code.
+type Result struct {
+	Action policy.Action
+	Err    error
+}
+
+// Run makes each key a peer of the domain, or makes sure that it is one, in their
+// order; new peers are added together. After an error the kernel holds what it
 // held before, or the whole router, or FDB entries without a peer.
-func Run(d *domain.Domain, key address.Key) (policy.Action, error) {
-	action, err := (&run{Domain: d, key: key}).run()
-	return action, Classify(err)
+func Run(d *domain.Domain, keys ...address.Key) []Result {
+	b := batch{Domain: d, results: make([]Result, len(keys))}
+	for i, key := range keys {
+		r := &b.results[i]
+		r.Action, r.Err = (&run{batch: &b, number: i, key: key}).run()
+	}
+	b.add()
+	for i := range b.results {
+		b.results[i].Err = Classify(b.results[i].Err)
+	}
+	return b.results
 }
 
 // Classify turns errors that pass into BUSY: an interface that is missing or
@@ -41,11 +55,36 @@ func Classify(err error) error {
 	return err
 }
 
+// batch is exchanges of one domain under way.
+type batch struct {
+	*domain.Domain
+	// gateway is the domain's own public key, zero as long as nobody has asked.
+	gateway address.Key
+	results []Result
+	// new are the records of the peers that are promised, not yet added, and
+	// numbers which results these are.
+	new     []policy.Record
+	numbers []int
+}
+
+// maxNew is how many peers are added together at most: as many as fit into one
+// message to the kernel.
+const maxNew = 256
+
+// add adds the peers that were promised.
+func (b *batch) add() {
+	for i, err := range b.Add(b.new...) {
+		b.results[b.numbers[i]].Err = err
+	}
+	b.new, b.numbers = nil, nil
+}
+
 // run is one exchange under way.
 type run struct {
-	*domain.Domain
-	key   address.Key
-	state *domain.State
+	*batch
+	number int // of the result
+	key    address.Key
+	state  *domain.State
 	// fresh says that the state is of a reading made for this exchange.
 	fresh bool
 	facts policy.Exchange
@@ -78,9 +117,12 @@ func (r *run) gather() error {
 	}
 	mac, addr := c.Addresses.Of(r.key)
 	var err error
-	if r.facts.GatewayKey, err = r.Kernel.PublicKey(); err != nil {
-		return err
+	if r.gateway.IsZero() {
+		if r.gateway, err = r.Kernel.PublicKey(); err != nil {
+			return err
+		}
 	}
+	r.facts.GatewayKey = r.gateway
 	if r.facts.GatewayOwns, err = r.Kernel.Owns(mac, addr); err != nil {
 		return err
 	}
@@ -111,6 +153,7 @@ func (r *run) gather() error {
 
 // refresh reads all peers.
 func (r *run) refresh() error {
+	r.add() // or they would not be among them
 	survey, err := r.Refresh(nil)
 	if err != nil {
 		return err
@@ -213,13 +256,15 @@ func (r *run) overdue() (*policy.Record, error) {
 // apply does what was decided. The action that it returns is what was done in
 // the end.
 func (r *run) apply(action policy.Action) (policy.Action, error) {
+	if action == policy.Add {
+		return action, r.promise()
+	}
+	r.add() // what is done to a peer is done after what was done before
 	switch action {
 	case policy.Keep:
 		return action, r.Ensure(r.key)
 	case policy.Renew:
 		return action, r.Renew(r.key)
-	case policy.Add:
-		return action, r.Add(r.key)
 	case policy.Reset:
 		if r.facts.Overdue != nil {
 			if _, err := r.Remove(*r.facts.Overdue); err != nil {
@@ -235,12 +280,25 @@ func (r *run) apply(action policy.Action) (policy.Action, error) {
 		if _, err := r.Remove(*r.facts.Overdue); err != nil {
 			return action, err
 		}
-		return action, r.Add(r.key)
+		return action, r.promise()
 	case policy.Readdress:
 		_, err := r.Domain.Readdress(r.key)
 		return action, err
 	}
 	return action, fmt.Errorf("no such action: %d", action)
+}
+
+// promise has the peer added with the others.
+func (r *run) promise() error {
+	record := policy.NewRecord(r.key, r.Host.SinceBoot())
+	if err := r.Promise(record); err != nil {
+		return err
+	}
+	r.new, r.numbers = append(r.new, record), append(r.numbers, r.number)
+	if len(r.new) == maxNew {
+		r.add()
+	}
+	return nil
 }
 
 // lookAgain asks the kernel about the peer that is to be reset, immediately
@@ -276,6 +334,7 @@ func (r *run) lookAgain() (policy.Action, error) {
 // overtaken reads all peers for the next exchange to know what others have
 // changed, and is the error of this one.
 func (r *run) overtaken() error {
+	r.add()
 	_, err := r.Refresh(nil)
 	return errors.Join(kernel.ErrInterrupted, err)
 }

@@ -45,7 +45,8 @@ func (b *bench) runOn(devices kernel.Devices, k address.Key) (action policy.Acti
 			b.T.Error(err)
 		}
 	}()
-	return Run(d, k)
+	r := Run(d, k)[0]
+	return r.Action, r.Err
 }
 
 func (b *bench) run(k address.Key) (policy.Action, error) {

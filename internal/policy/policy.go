@@ -52,7 +52,8 @@ func (p Peer) Claims(addr netip.Addr) bool {
 	return false
 }
 
-// Counts are the numbers of managed peers that the limits are about.
+// Counts are the numbers of managed peers that the limits are about. A restored
+// peer that still has time for a handshake is not pending here.
 type Counts struct {
 	Peers   int `json:"peers"`
 	Pending int `json:"pending"`
@@ -69,7 +70,7 @@ func (c *Counts) add(r Record, n int) {
 		return
 	}
 	c.Peers += n
-	if r.Pending() {
+	if r.Pending() && r.Restored == 0 {
 		c.Pending += n
 	}
 }
@@ -92,6 +93,8 @@ type Exchange struct {
 	Overdue *Record
 	// MaxPeers and MaxPending limit the Counts.
 	MaxPeers, MaxPending int
+	// Restored says that the peer would be restored, so not be a pending one.
+	Restored bool
 	// SinceBoot is now.
 	SinceBoot time.Duration
 }
@@ -142,7 +145,7 @@ func (e Exchange) Decide() (Action, error) {
 	if len(e.Managed) > 0 {
 		return e.known(e.Managed[0]), nil
 	}
-	room := e.Counts.Peers < e.MaxPeers && e.Counts.Pending < e.MaxPending
+	room := e.Counts.Peers < e.MaxPeers && (e.Restored || e.Counts.Pending < e.MaxPending)
 	switch {
 	case leftOver && e.Counts.Peers < e.MaxPeers:
 		return Readdress, nil

@@ -90,18 +90,40 @@ type Record struct {
 	// LastHandshake is what the kernel said, by the wall clock of then. It
 	// serves to see whether there was another one since. Zero for none.
 	LastHandshake time.Time
-	// Active is the latest time at which that handshake may have been.
+	// Active is the latest time at which that handshake may have been. Of a peer
+	// that was restored and had none since it is that of the saved handshake,
+	// which may be before the boot, so negative. Zero for none.
 	Active time.Duration
 	// Registered is when the peer was added or reset, or first seen.
 	Registered time.Duration
 	// Marked is when cleanup found the peer stale, zero for never. The mark is
 	// void if the peer was registered or had a handshake since.
 	Marked time.Duration
+	// Restored is when a peer that had a handshake once was restored, zero for
+	// others. It ends with the next handshake, or when the peer has had PendingFor
+	// for one. Until then the peer is no stranger: it is neither counted as
+	// pending nor stale.
+	Restored time.Duration
 }
 
 // NewRecord is that of a managed peer that is added or reset at the given time.
 func NewRecord(key address.Key, sinceBoot time.Duration) Record {
 	return Record{Key: key, Kind: Managed, Registered: sinceBoot}
+}
+
+// RestoredRecord is that of a managed peer that is restored at the given time. Who
+// never had a handshake goes on waiting for the first.
+func RestoredRecord(s Saved, sinceBoot time.Duration) Record {
+	r := NewRecord(s.Key, sinceBoot)
+	if s.Pending {
+		r.Registered -= s.Silent
+		return r
+	}
+	r.Restored, r.Active = sinceBoot, sinceBoot-s.Silent
+	if r.Active == 0 {
+		r.Active = -1 // zero would be none
+	}
+	return r
 }
 
 // Follow makes the record of a peer that was read now. Before is its record of
@@ -127,7 +149,10 @@ func Follow(before *Record, p Peer, profile address.Profile, last, now Reading) 
 	if before != nil {
 		r.Marked = before.Marked
 		if p.LastHandshake.Equal(before.LastHandshake) {
-			r.Active, r.Registered = before.Active, before.Registered
+			r.Active, r.Registered, r.Restored = before.Active, before.Registered, before.Restored
+			if r.RestoredEnds() <= now.Ended {
+				r.Restored = 0
+			}
 			return r
 		}
 		// With a handshake less than before somebody has made the peer anew.
@@ -177,7 +202,23 @@ func (r Record) Live(sinceBoot time.Duration) bool {
 // Stale reports whether the peer never had a handshake or none for more than
 // after.
 func (r Record) Stale(sinceBoot, after time.Duration) bool {
-	return r.Pending() || sinceBoot-r.Active > after
+	if r.Restored != 0 {
+		return false
+	}
+	return r.Pending() && r.Active == 0 || sinceBoot-r.Active > after
+}
+
+// RestoredEnds is when Restored ends without a handshake.
+func (r Record) RestoredEnds() time.Duration { return r.Restored + PendingFor }
+
+// Renewed is the record of the peer when it is registered anew or reset at the
+// given time. What is known of a restored one before it had a handshake stays.
+func (r Record) Renewed(sinceBoot time.Duration) Record {
+	renewed := NewRecord(r.Key, sinceBoot)
+	if r.Pending() {
+		renewed.Active, renewed.Restored = r.Active, r.Restored
+	}
+	return renewed
 }
 
 // MarkedFor is for how long cleanup has known the peer as stale, -1 if it has no
@@ -191,14 +232,14 @@ func (r Record) MarkedFor(sinceBoot time.Duration) time.Duration {
 
 // Overdue reports whether the peer has been pending for so long that it may go.
 func (r Record) Overdue(sinceBoot time.Duration) bool {
-	return r.Kind == Managed && r.Pending() && sinceBoot-r.Registered >= PendingFor
+	return r.Kind == Managed && r.Pending() && r.Restored == 0 && sinceBoot-r.Registered >= PendingFor
 }
 
 // Same reports whether the other record is of the same peer, and it was neither
 // registered anew nor had a handshake in between, nor lost or got a mark.
 func (r Record) Same(other Record) bool {
 	return r.Key == other.Key && r.Kind == other.Kind && r.LastHandshake.Equal(other.LastHandshake) &&
-		r.Registered == other.Registered && r.Marked == other.Marked
+		r.Registered == other.Registered && r.Marked == other.Marked && r.Restored == other.Restored
 }
 
 // State is a peer's state in a word.
@@ -209,6 +250,7 @@ const (
 	StateStatic   State = "static"    // not wgkex's
 	StateLeftOver State = "left-over" // of another address profile, or without an address
 	StatePending  State = "pending"   // never had a handshake
+	StateRestored State = "restored"  // none since it was restored
 	StateLive     State = "live"      // a handshake within LiveFor
 	StateIdle     State = "idle"      // none so recent, but not stale
 	StateStale    State = "stale"
@@ -221,6 +263,8 @@ func (r Record) State(sinceBoot, after time.Duration) State {
 		return StateStatic
 	case r.Kind == LeftOver:
 		return StateLeftOver
+	case r.Restored != 0:
+		return StateRestored
 	case r.Pending():
 		return StatePending
 	case r.Live(sinceBoot):

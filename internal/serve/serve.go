@@ -111,8 +111,12 @@ func (s *Server) exchange(requests []*Request) {
 		}
 		return
 	}
-	for _, r := range requests {
-		r.Action, r.Err = exchange.Run(d, r.Key)
+	keys := make([]address.Key, len(requests))
+	for i, r := range requests {
+		keys[i] = r.Key
+	}
+	for i, result := range exchange.Run(d, keys...) {
+		requests[i].Action, requests[i].Err = result.Action, result.Err
 	}
 	s.Refreshed = s.Refreshed || d.Refreshed
 	if err := d.Close(); err != nil {

@@ -92,6 +92,15 @@ func (g *Gateway) Use(do func(*domain.Domain)) {
 	}
 }
 
+// Add adds a new peer to the domain, which must have a State.
+func (g *Gateway) Add(d *domain.Domain, k address.Key) error {
+	r := policy.NewRecord(k, g.Boot)
+	if err := d.Promise(r); err != nil {
+		return err
+	}
+	return d.Add(r)[0]
+}
+
 // Read reads all peers and keeps what it learned.
 func (g *Gateway) Read() (survey domain.Survey) {
 	g.T.Helper()

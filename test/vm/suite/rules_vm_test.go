@@ -129,8 +129,7 @@ func TestEveryStepFails(t *testing.T) {
 				t.Error(err)
 			}
 		}()
-		_, err = exchange.Run(d, key)
-		return err
+		return exchange.Run(d, key)[0].Err
 	}
 	never := func(int, string) (error, bool) { return nil, false }
 	if err := run(newKey(t), never); err != nil { // the first one takes more steps
