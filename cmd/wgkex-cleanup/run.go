@@ -1,7 +1,6 @@
 package main
 
 import (
-	"fmt"
 	"time"
 
 	"wgkex/internal/cleanup"
@@ -15,13 +14,9 @@ const lockTimeout = 2 * time.Minute
 
 // run cleans up the domain that the reporter names.
 func run(o options, reporter cleanup.Reporter) error {
-	cfg, err := config.LoadEffective()
+	_, d, err := config.EffectiveDomain(reporter.Domain.Name)
 	if err != nil {
 		return err
-	}
-	d, ok := cfg.Domains[reporter.Domain.Name]
-	if !ok {
-		return fmt.Errorf("not in the configuration as of the last daemon-reload, %s", config.Effective)
 	}
 	reporter.Domain = d
 	if o.staleAfter == 0 {

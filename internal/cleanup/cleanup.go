@@ -62,6 +62,7 @@ type Report struct {
 	Removed     int
 	Repaired    int // peers that lacked FDB entries
 	Orphans     int // FDB entries without a peer, removed
+	Saved       int // peers for a restore
 	Duration    time.Duration
 }
 
@@ -96,17 +97,37 @@ func (c Cleanup) run() (r Report, err error) {
 		return r, err
 	}
 	// What could not be put right does not keep the stale.
-	for len(due) > 0 {
-		batchErr := c.locked(func(d *domain.Domain) (err error) {
-			due, err = c.removeBatch(d, due, &latest, &r)
+	removed, removeErr := c.remove(due, latest, &r)
+	return r, errors.Join(err, removeErr, c.save(&r, removed))
+}
+
+// remove removes those that are due, and returns whom it removed.
+func (c Cleanup) remove(due []policy.Record, latest reading, r *Report) (removed []address.Key, err error) {
+	for len(due) > 0 && err == nil {
+		err = c.locked(func(d *domain.Domain) (err error) {
+			var gone []address.Key
+			due, gone, err = c.removeBatch(d, due, &latest)
+			r.Removed += len(gone)
+			removed = append(removed, gone...)
 			return err
 		})
-		if batchErr != nil {
-			return r, errors.Join(err, batchErr)
-		}
 		c.Sleep(batchPause)
 	}
-	return r, err
+	return removed, err
+}
+
+// save saves the peers that are left.
+func (c Cleanup) save(r *Report, removed []address.Key) error {
+	return c.locked(func(d *domain.Domain) error {
+		state, err := d.State()
+		if err == nil && state == nil { // interfaces were made anew, or the state is gone
+			_, err = d.Refresh(nil)
+		}
+		if err == nil {
+			r.Saved, err = d.Save(removed...)
+		}
+		return err
+	})
 }
 
 // locked calls do with the domain's lock held.
@@ -261,29 +282,30 @@ func (r reading) still(record policy.Record, profile address.Profile) bool {
 	return p.Managed(profile) && p.LastHandshake.Equal(record.LastHandshake)
 }
 
-// removeBatch removes the first of those that are due and returns the rest. Who
+// removeBatch removes the first of those that are due and returns the rest, and
+// whom it removed. Who
 // has had a handshake or was registered anew in the meantime is not due any
 // more: the state tells of registrations, the kernel of handshakes. It only reads
 // the peers for that: a Refresh would take three times as long.
-func (c Cleanup) removeBatch(d *domain.Domain, due []policy.Record, latest *reading, r *Report) (rest []policy.Record, err error) {
+func (c Cleanup) removeBatch(d *domain.Domain, due []policy.Record, latest *reading) (rest []policy.Record, removed []address.Key, err error) {
 	state, err := d.State()
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	if state == nil { // interfaces were made anew, or the state is gone
 		survey, err := d.Refresh(nil)
 		if err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 		*latest = newReading(survey.Reading, survey.Peers, due)
 		if state, err = d.State(); err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 	}
 	if now := c.Host.SinceBoot(); latest.old(now) {
 		peers, err := d.Kernel.Peers()
 		if err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 		*latest = newReading(policy.Reading{Began: now, Ended: c.Host.SinceBoot()}, peers, due)
 	}
@@ -296,21 +318,21 @@ func (c Cleanup) removeBatch(d *domain.Domain, due []policy.Record, latest *read
 		mac, _ := d.Config.Addresses.Of(marked.Key)
 		records, err := state.Find(mac)
 		if err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 		if slices.ContainsFunc(records, marked.Same) {
 			gone = append(gone, marked)
 		}
 	}
 	if len(gone) == 0 {
-		return due[len(batch):], nil
+		return due[len(batch):], nil, nil
 	}
 	peersGone, err := d.Remove(gone...)
 	if peersGone {
 		for _, record := range gone {
-			r.Removed++
+			removed = append(removed, record.Key)
 			c.Removed(record, c.Host.SinceBoot())
 		}
 	}
-	return due[len(batch):], err
+	return due[len(batch):], removed, err
 }

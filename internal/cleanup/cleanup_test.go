@@ -56,8 +56,31 @@ func (b *bench) run(want Report) {
 	if err != nil {
 		b.T.Error(err)
 	}
+	if !b.dryRun {
+		b.savedAll(got.Saved)
+	}
+	got.Saved = 0
 	if got != want {
 		b.T.Errorf("got %+v, want %+v", got, want)
+	}
+}
+
+// savedAll checks that so many peers are saved, with all managed ones among them.
+func (b *bench) savedAll(n int) {
+	b.T.Helper()
+	file, err := b.Host.Saved(b.Config.Name)
+	if err != nil || len(file.Peers) != n {
+		b.T.Errorf("%d peers are saved, not %d: %v", len(file.Peers), n, err)
+	}
+	for _, p := range b.PeerList {
+		if p.Managed(b.Config.Addresses) && !slices.ContainsFunc(file.Peers, func(s policy.Saved) bool { return s.Key == p.Key }) {
+			b.T.Errorf("peer %s is not saved", p.Key)
+		}
+	}
+	for _, key := range b.removed {
+		if b.Find(key) == nil && slices.ContainsFunc(file.Peers, func(s policy.Saved) bool { return s.Key == key }) {
+			b.T.Errorf("peer %s was removed, and is saved", key)
+		}
 	}
 }
 

@@ -32,7 +32,7 @@ type Reporter struct {
 func (p Reporter) Removed(r policy.Record, now time.Duration) {
 	_, addr := p.Domain.Addresses.Of(r.Key)
 	age := "without a handshake"
-	if !r.Pending() {
+	if !r.Pending() || r.Active != 0 { // or one before it was restored
 		age = "last handshake " + (now - r.Active).Round(time.Second).String() + " ago"
 	}
 	if p.DryRun {
@@ -56,7 +56,7 @@ func (p Reporter) Finished(r Report, err error) {
 	p.Log(journal.PriNotice, fmt.Sprintf("cleanup of domain %s: %s", p.Domain.Name, r.summary()), p.inDomain(),
 		count("SEEN", r.Seen), count("LIVE", r.Live), count("MARKED", r.Marked), count("UNMARKED", r.Unmarked),
 		count("REMOVED", r.Removed), count("STATIC", r.Static), count("LEFT_OVER", r.LeftOver), count("READDRESSED", r.Readdressed),
-		count("REPAIRED", r.Repaired), count("ORPHANS", r.Orphans),
+		count("REPAIRED", r.Repaired), count("ORPHANS", r.Orphans), count("SAVED", r.Saved),
 		logging.Field{Name: "DURATION_MS", Value: strconv.FormatInt(r.Duration.Milliseconds(), 10)})
 }
 
@@ -77,8 +77,8 @@ func (p Reporter) inDomain() logging.Field {
 
 // summary is the counts in words.
 func (r Report) summary() string {
-	text := fmt.Sprintf("%d seen, %d live, %d marked, %d unmarked, %d removed, %d static, %d repaired, %d orphans",
-		r.Seen, r.Live, r.Marked, r.Unmarked, r.Removed, r.Static, r.Repaired, r.Orphans)
+	text := fmt.Sprintf("%d seen, %d live, %d marked, %d unmarked, %d removed, %d static, %d repaired, %d orphans, %d saved",
+		r.Seen, r.Live, r.Marked, r.Unmarked, r.Removed, r.Static, r.Repaired, r.Orphans, r.Saved)
 	if r.LeftOver > 0 {
 		text += fmt.Sprintf(", %d left over, %d of them readdressed", r.LeftOver, r.Readdressed)
 	}

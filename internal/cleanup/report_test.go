@@ -73,15 +73,15 @@ func TestReportRemoved(t *testing.T) {
 
 func TestReportFinished(t *testing.T) {
 	counts := Report{
-		Seen: 1, Static: 2, Live: 5, Marked: 6, Unmarked: 7, Removed: 8, Repaired: 9, Orphans: 10, Duration: 1234567 * time.Microsecond,
+		Seen: 1, Static: 2, Live: 5, Marked: 6, Unmarked: 7, Removed: 8, Repaired: 9, Orphans: 10, Saved: 11, Duration: 1234567 * time.Microsecond,
 	}
 	leftOver := counts
 	leftOver.LeftOver, leftOver.Readdressed = 4, 3
 	const (
-		text       = "1 seen, 5 live, 6 marked, 7 unmarked, 8 removed, 2 static, 9 repaired, 10 orphans"
+		text       = "1 seen, 5 live, 6 marked, 7 unmarked, 8 removed, 2 static, 9 repaired, 10 orphans, 11 saved"
 		more       = ", 4 left over, 3 of them readdressed"
 		beginning  = " DOMAIN=d SEEN=1 LIVE=5 MARKED=6 UNMARKED=7 REMOVED=8 STATIC=2 "
-		end        = " REPAIRED=9 ORPHANS=10 DURATION_MS=1234"
+		end        = " REPAIRED=9 ORPHANS=10 SAVED=11 DURATION_MS=1234"
 		fields     = beginning + "LEFT_OVER=0 READDRESSED=0" + end
 		moreFields = beginning + "LEFT_OVER=4 READDRESSED=3" + end
 	)

@@ -117,6 +117,19 @@ func Load(dir string) (Config, error) {
 // error says that there is none.
 func LoadEffective() (Config, error) { return loadEffective(Effective) }
 
+// EffectiveDomain is a domain of the Effective configuration, and all of that.
+func EffectiveDomain(name string) (Config, Domain, error) {
+	c, err := LoadEffective()
+	if err != nil {
+		return Config{}, Domain{}, err
+	}
+	d, ok := c.Domains[name]
+	if !ok {
+		return Config{}, Domain{}, fmt.Errorf("domain %s is not in the configuration as of the last daemon-reload, %s", name, Effective)
+	}
+	return c, d, nil
+}
+
 func loadEffective(path string) (Config, error) {
 	if _, err := os.Stat(path); err != nil {
 		return Config{}, fmt.Errorf("there was no valid configuration at a daemon-reload yet: %w", err)

@@ -208,6 +208,18 @@ func (d *Domain) keep(save func() (*State, error)) error {
 	return nil
 }
 
+// NoteRestored keeps that so many saved peers were restored at the given time.
+func (d *Domain) NoteRestored(peers int, at time.Duration) error {
+	s := d.state
+	table, err := s.table()
+	if err != nil {
+		return err
+	}
+	h := s.header
+	h.RestoredAt, h.RestoredPeers = int64(at), uint32(peers)
+	return d.keep(func() (*State, error) { return saveTable(d.statePath(), h, table, s.Others) })
+}
+
 // note keeps events. When there are many it makes them part of the records first.
 func (d *Domain) note(events ...event) error {
 	for some := range slices.Chunk(events, maxEvents) {

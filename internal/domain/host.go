@@ -17,6 +17,8 @@ import (
 type Host struct {
 	// Dir holds locks, states and counters.
 	Dir string
+	// SavedDir holds the saved peers.
+	SavedDir string
 	// Devices opens the interfaces of a domain.
 	Devices func(wireguard, vxlan string) (kernel.Devices, error)
 	// Now is the wall clock, which the kernel tells handshakes in.
@@ -27,9 +29,9 @@ type Host struct {
 	BootID func() string
 }
 
-// System is this gateway. tmpfiles.d makes its directory, for the services to
+// System is this gateway. tmpfiles.d makes its directories, for the services to
 // write in.
-var System = Host{Dir: "/run/wgkex/domains", Devices: kernel.Open, Now: time.Now, SinceBoot: sinceBoot, BootID: bootID}
+var System = Host{Dir: "/run/wgkex/domains", SavedDir: "/var/lib/wgkex", Devices: kernel.Open, Now: time.Now, SinceBoot: sinceBoot, BootID: bootID}
 
 // Clocks reads both: how far the wall clock is from the time since boot, as
 // nanoseconds since 1970, and the time since boot. The wall clock comes first, so

@@ -190,6 +190,16 @@ func (s *State) Find(mac address.MAC) ([]policy.Record, error) {
 	return found, nil
 }
 
+// Load reads all records into memory, for many a Find.
+func (s *State) Load() error {
+	text := make([]byte, int(s.header.Records)*recordSize)
+	if n, err := s.records.ReadAt(text, 0); n < len(text) {
+		return fmt.Errorf("reading records: %w", err)
+	}
+	s.records = bytes.NewReader(text)
+	return nil
+}
+
 // apply makes the records what they are after the event.
 func (e event) apply(records []policy.Record) []policy.Record {
 	i := slices.IndexFunc(records, func(r policy.Record) bool { return r.Key == e.Key })

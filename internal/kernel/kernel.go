@@ -6,6 +6,7 @@ package kernel
 import (
 	"errors"
 	"fmt"
+	"net"
 	"net/netip"
 	"os"
 
@@ -136,6 +137,25 @@ var ErrMissing = errors.New("no such interface")
 // ErrUnfit is the error when a domain's interface exists but cannot serve as it
 // is. Its message is never without what is wrong.
 var ErrUnfit = errors.New("cannot serve")
+
+// ErrDown is the error when a domain's WireGuard interface is not up.
+var ErrDown = errors.New("down")
+
+// Ready reports whether the two interfaces exist and the WireGuard interface is
+// up, by an error that is ErrMissing, ErrUnfit or ErrDown when they do not, and nil
+// when they do. Before it is up, whoever made the interface may still set it up,
+// and wg setconf, wg-quick and systemd-networkd remove all peers when they do.
+func Ready(wireguard, vxlan string) (err error) {
+	opened, err := Open(wireguard, vxlan)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, opened.Close()) }()
+	if d, ok := opened.(*devices); ok && d.wireguard.Attrs().Flags&net.FlagUp == 0 {
+		return fmt.Errorf("interface %s is %w", wireguard, ErrDown)
+	}
+	return nil
+}
 
 // devices is Devices in the running kernel.
 type devices struct {

@@ -37,11 +37,22 @@ func Write(path string, data []byte, mode fs.FileMode) error {
 	if err == nil {
 		err = os.Rename(temporary, path)
 	}
+	if err == nil {
+		err = syncDir(filepath.Dir(path)) // else a power cut may bring the old file back
+	}
 	if err != nil {
 		_ = os.Remove(temporary) // the error that matters is the first
 		return fmt.Errorf("writing %s: %w", path, err)
 	}
 	return nil
+}
+
+func syncDir(path string) error {
+	dir, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	return errors.Join(dir.Sync(), dir.Close())
 }
 
 // Create makes a file that must not exist yet, a symbolic link included. Its

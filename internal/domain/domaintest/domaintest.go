@@ -42,7 +42,7 @@ func New(t *testing.T) *Gateway {
 		Config:  config.Domain{Name: "d", WireGuard: "w", VXLAN: "v", MaxPeers: 10, MaxPending: 5, StaleAfter: time.Hour},
 	}
 	g.Host = domain.Host{
-		Dir: t.TempDir(),
+		Dir: t.TempDir(), SavedDir: t.TempDir(),
 		Devices: func(string, string) (kernel.Devices, error) {
 			if g.Through != nil {
 				return g.Through(g.Devices), nil
