@@ -4,6 +4,7 @@ package main
 import (
 	"flag"
 	"fmt"
+	"net"
 	"os"
 
 	"wgkex/internal/config"
@@ -29,7 +30,7 @@ func main() {
 		flag.Usage()
 		os.Exit(2)
 	}
-	conn, err := serve.Inherited()
+	conn, err := serve.Inherited[*net.TCPConn]()
 	if err != nil {
 		fmt.Fprintf(os.Stderr, "wgkex-handler: %v\n", err)
 		os.Exit(1)

@@ -14,13 +14,14 @@ func main() {
 	root := &cobra.Command{
 		Use:           "wgkex COMMAND",
 		Short:         "WireGuard key exchange for Freifunk gateways",
-		Long:          "WireGuard key exchange for Freifunk gateways: checks the configuration, shows\npeers, derives addresses, registers keys. See wgkex(8).",
+		Long:          "WireGuard key exchange for Freifunk gateways: checks the configuration, shows,\nadds, removes, saves and restores peers, derives addresses, registers keys. See\nwgkex(8).",
 		Version:       version.Version,
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
 	root.SetVersionTemplate("{{.Version}}\n")
-	root.AddCommand(applyCommand(), checkCommand(), deriveCommand(), prepareCommand(), registerCommand(), statusCommand(), versionCommand())
+	root.AddCommand(addCommand(), applyCommand(), checkCommand(), deriveCommand(), prepareCommand(), registerCommand(),
+		removeCommand(), restoreCommand(), saveCommand(), statusCommand(), versionCommand())
 	root.InitDefaultHelpCmd()
 	root.InitDefaultCompletionCmd()
 	refuseUnknown(root)

@@ -26,17 +26,9 @@ func statusCommand() *cobra.Command {
 		Args:              cobra.MaximumNArgs(1),
 		ValidArgsFunction: completeDomains,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			cfg, err := config.LoadEffective()
+			cfg, domains, err := config.EffectiveDomains(args...)
 			if err != nil {
 				return err
-			}
-			domains := cfg.Sorted()
-			if len(args) > 0 {
-				d, ok := cfg.Domains[args[0]]
-				if !ok {
-					return fmt.Errorf("domain %s is not in the configuration as of the last daemon-reload, %s", args[0], config.Effective)
-				}
-				domains = []config.Domain{d}
 			}
 			warn := func(err error) { fmt.Fprintf(cmd.ErrOrStderr(), "wgkex: %v\n", err) }
 			all, err := status.Source{Host: domain.System, Units: systemd.Units, Warn: warn}.Collect(cmd.Context(), cfg, domains)

@@ -110,6 +110,9 @@ func (a Apply) look(ctx context.Context) (s state, err error) {
 		return s, err
 	}
 	var names []string // of others
+	if len(a.Config.Domains) > 0 {
+		names = append(names, units.LocalSocket)
+	}
 	for _, d := range a.Config.Sorted() {
 		names = append(names, units.TimerName(d.Name))
 	}

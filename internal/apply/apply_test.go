@@ -47,6 +47,9 @@ func (m *model) Unit(_ context.Context, name string) (systemd.Unit, error) {
 		for _, d := range m.read.Sorted() {
 			u.Wants = append(u.Wants, units.TimerName(d.Name))
 		}
+		if len(m.read.Domains) > 0 {
+			u.Wants = append(u.Wants, units.LocalSocket)
+		}
 	}
 	for _, s := range units.Sockets(m.read) {
 		if name == units.Target {
@@ -110,7 +113,7 @@ func (m *model) port(name string) uint16 {
 func (m *model) Start(_ context.Context, name string) error {
 	m.calls = append(m.calls, "start "+name)
 	port := m.port(name)
-	if m.masked[name] || strings.HasSuffix(name, ".socket") && (port == 0 || slices.Contains(m.foreign, port) || slices.Contains(slices.Collect(maps.Values(m.open)), port)) {
+	if m.masked[name] || strings.HasSuffix(name, ".socket") && name != units.LocalSocket && (port == 0 || slices.Contains(m.foreign, port) || slices.Contains(slices.Collect(maps.Values(m.open)), port)) {
 		return errors.New("failed")
 	}
 	m.active[name] = true
@@ -176,6 +179,7 @@ func newModel(c config.Config) *model {
 	}
 	for name := range c.Domains {
 		m.active[units.TimerName(name)] = true
+		m.active[units.LocalSocket] = true
 	}
 	return m
 }
@@ -198,6 +202,7 @@ func TestApply(t *testing.T) {
 			func(m *model) { m.files = one; m.files.Listen.Port = 10012 },
 			[]string{
 				"daemon-reload (the configuration has changed)",
+				"start wgkex-local.socket (inactive)",
 				"start wgkex-cleanup@a.timer (inactive)",
 				"start wgkex.socket (inactive)",
 				"start wgkex@a.socket (inactive)",
@@ -244,12 +249,14 @@ func TestApply(t *testing.T) {
 		}, {
 			"stopped by hand", newModel(one),
 			func(m *model) { clear(m.active); clear(m.open) },
-			[]string{"start wgkex-cleanup@a.timer (inactive)", "start wgkex@a.socket (inactive)", "start wgkex.target (inactive)"},
+			[]string{"start wgkex-local.socket (inactive)", "start wgkex-cleanup@a.timer (inactive)", "start wgkex@a.socket (inactive)", "start wgkex.target (inactive)"},
 			nil,
 		}, {
 			"masked", newModel(one),
 			func(m *model) {
-				m.masked["wgkex-cleanup@a.timer"], m.masked["wgkex@a.socket"], m.masked["wgkex.target"] = true, true, true
+				for _, name := range []string{"wgkex-local.socket", "wgkex-cleanup@a.timer", "wgkex@a.socket", "wgkex.target"} {
+					m.masked[name] = true
+				}
 				clear(m.active)
 				clear(m.open)
 			}, nil, nil,
@@ -263,6 +270,7 @@ func TestApply(t *testing.T) {
 			func(m *model) { m.files = two; m.foreign = []uint16{10013} },
 			[]string{
 				"daemon-reload (the configuration has changed)",
+				"start wgkex-local.socket (inactive)",
 				"start wgkex-cleanup@a.timer (inactive)",
 				"start wgkex-cleanup@b.timer (inactive)",
 				"start wgkex@b.socket (inactive)",
@@ -273,6 +281,7 @@ func TestApply(t *testing.T) {
 			func(m *model) { m.files = one; m.wants = []string{units.Firewall} },
 			[]string{
 				"daemon-reload (the configuration has changed)",
+				"start wgkex-local.socket (inactive)",
 				"start wgkex-cleanup@a.timer (inactive)",
 				"start wgkex-firewall.service (inactive)",
 				"start wgkex@a.socket (inactive)",

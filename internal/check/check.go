@@ -114,6 +114,10 @@ func Run(ctx context.Context, g Gateway, cfg config.Config, where Where, report 
 		}
 		reportAll(report, rule(u))
 	}
+	if len(cfg.Domains) > 0 {
+		wanted[units.LocalSocket] = true
+		ask(units.LocalSocket, local)
+	}
 	ask(units.Target, target)
 	for _, s := range units.Sockets(cfg) {
 		wanted[s.Unit] = true
@@ -133,6 +137,7 @@ func Run(ctx context.Context, g Gateway, cfg config.Config, where Where, report 
 		wanted[units.TimerName(d.Name)] = true
 		ask(units.TimerName(d.Name), func(u systemd.Unit) findings { return timer(d, u) })
 		ask(units.CleanupName(d.Name), func(u systemd.Unit) findings { return cleanup(d, u) })
+		ask(units.RestoreName(d.Name), func(u systemd.Unit) findings { return restore(d, u) })
 	}
 	active, err := g.Active(ctx, units.Patterns...)
 	if err != nil {

@@ -183,13 +183,14 @@ const (
 func newFake() *fake {
 	return &fake{
 		units: map[string]systemd.Unit{
-			units.Target:   {Active: "active", File: "enabled"},
-			socketName:     {Active: "active", Listen: []string{"[::]:10013"}, MaxConnections: 256},
-			timerName:      {Active: "active"},
-			units.Firewall: {Active: "inactive", File: "disabled"},
+			units.Target:      {Active: "active", File: "enabled"},
+			socketName:        {Active: "active", Listen: []string{"[::]:10013"}, MaxConnections: 256},
+			timerName:         {Active: "active"},
+			units.LocalSocket: {Active: "active"},
+			units.Firewall:    {Active: "inactive", File: "disabled"},
 		},
 		listeners: []systemd.Listener{{Addr: netip.MustParseAddrPort("[::]:10013"), Inode: 7, Systemd: true}},
-		active:    []string{socketName, timerName},
+		active:    []string{socketName, timerName, units.LocalSocket},
 		answer:    "ERR: NO_DOMAIN\n",
 	}
 }
@@ -300,6 +301,15 @@ func TestUnits(t *testing.T) {
 		{"cleanup failed", func(f *fake) {
 			set(f, units.CleanupName("ffww01"), func(u *systemd.Unit) { u.Active = "failed" })
 		}, []string{okSocket, okTimer, "FAILED: the last cleanup of domain ffww01 failed: see journalctl -u wgkex-cleanup@ffww01.service"}},
+		{"restore failed", func(f *fake) {
+			f.units[units.RestoreName("ffww01")] = systemd.Unit{Active: "failed"}
+		}, []string{okSocket, okTimer, "FAILED: the last restore of domain ffww01 failed: see journalctl -u wgkex-restore@ffww01.service, then run wgkex restore ffww01"}},
+		{"local socket stopped", func(f *fake) {
+			set(f, units.LocalSocket, func(u *systemd.Unit) { u.Active = "inactive" })
+		}, []string{"FAILED: wgkex-local.socket is inactive, so that programs of the gateway and wgkex add cannot ask for exchanges: run wgkex apply", okSocket, okTimer}},
+		{"local socket masked", func(f *fake) {
+			set(f, units.LocalSocket, func(u *systemd.Unit) { *u = systemd.Unit{Load: "masked", Active: "inactive", File: "masked"} })
+		}, []string{"warning: wgkex-local.socket is masked, so that programs of the gateway and wgkex add cannot ask for exchanges: run systemctl unmask wgkex-local.socket, then wgkex apply", okSocket, okTimer}},
 		{"what the configuration does not know", func(f *fake) { f.active = append(f.active, "wgkex.socket", "wgkex-cleanup@old.timer") }, []string{
 			okSocket, okTimer,
 			"FAILED: wgkex.socket is active but not in the configuration: run wgkex apply",
@@ -329,7 +339,11 @@ func TestUnits(t *testing.T) {
 			c.change(f)
 			var got []Finding
 			Run(t.Context(), f, goodCfg, where, func(one Finding) { got = append(got, one) })
-			want(t, got, append([]string{goodOK}, c.want...)...)
+			wanted := append([]string{goodOK, "ok: wgkex-local.socket: active"}, c.want...)
+			if strings.Contains(c.want[0], units.LocalSocket) {
+				wanted = append([]string{goodOK}, c.want...)
+			}
+			want(t, got, wanted...)
 		})
 	}
 }

@@ -85,7 +85,7 @@ func TestCheckGateway(t *testing.T) {
 	const (
 		configuration = "ok: configuration in DIR, domains: 1\n"
 		changed       = "FAILED: configuration in DIR: changed since the last daemon-reload: run wgkex apply\n"
-		active        = "ok: wgkex@ffww01.socket: active on port 10013\nok: wgkex-cleanup@ffww01.timer: active\n"
+		active        = "ok: wgkex-local.socket: active\nok: wgkex@ffww01.socket: active on port 10013\nok: wgkex-cleanup@ffww01.timer: active\n"
 	)
 	allWell := goodOK + "\n" + active
 	for _, c := range []struct {

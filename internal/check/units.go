@@ -84,6 +84,19 @@ func answer(s units.Socket, u systemd.Unit, at netip.AddrPort, got string, err e
 	return found
 }
 
+func local(u systemd.Unit) findings {
+	var found findings
+	switch {
+	case u.Masked():
+		found.add(Warning, "%s is masked, so that programs of the gateway and wgkex add cannot ask for exchanges: run systemctl unmask %[1]s, then wgkex apply", u.Name)
+	case u.Active != "active":
+		found.add(Failed, "%s is %s, so that programs of the gateway and wgkex add cannot ask for exchanges: %s", u.Name, u.Active, apply)
+	default:
+		found.add(OK, "%s: active", u.Name)
+	}
+	return found
+}
+
 func timer(d config.Domain, u systemd.Unit) findings {
 	var found findings
 	switch {
@@ -101,6 +114,14 @@ func cleanup(d config.Domain, u systemd.Unit) findings {
 	var found findings
 	if u.Active == "failed" {
 		found.add(Failed, "the last cleanup of domain %s failed: see journalctl -u %s", d.Name, u.Name)
+	}
+	return found
+}
+
+func restore(d config.Domain, u systemd.Unit) findings {
+	var found findings
+	if u.Active == "failed" {
+		found.add(Failed, "the last restore of domain %s failed: see journalctl -u %s, then run wgkex restore %[1]s", d.Name, u.Name)
 	}
 	return found
 }

@@ -119,15 +119,32 @@ func LoadEffective() (Config, error) { return loadEffective(Effective) }
 
 // EffectiveDomain is a domain of the Effective configuration, and all of that.
 func EffectiveDomain(name string) (Config, Domain, error) {
-	c, err := LoadEffective()
+	c, domains, err := EffectiveDomains(name)
 	if err != nil {
 		return Config{}, Domain{}, err
 	}
-	d, ok := c.Domains[name]
-	if !ok {
-		return Config{}, Domain{}, fmt.Errorf("domain %s is not in the configuration as of the last daemon-reload, %s", name, Effective)
+	return c, domains[0], nil
+}
+
+// EffectiveDomains is the named domains of the Effective configuration, all without
+// a name, and all of that.
+func EffectiveDomains(names ...string) (Config, []Domain, error) {
+	c, err := LoadEffective()
+	if err != nil {
+		return Config{}, nil, err
 	}
-	return c, d, nil
+	if len(names) == 0 {
+		return c, c.Sorted(), nil
+	}
+	var domains []Domain
+	for _, name := range names {
+		d, ok := c.Domains[name]
+		if !ok {
+			return Config{}, nil, fmt.Errorf("domain %s is not in the configuration as of the last daemon-reload, %s", name, Effective)
+		}
+		domains = append(domains, d)
+	}
+	return c, domains, nil
 }
 
 func loadEffective(path string) (Config, error) {

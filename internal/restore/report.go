@@ -77,6 +77,11 @@ func (p *Reporter) Failed(err error) bool {
 	return failed
 }
 
+// Removed tells of a peer that was removed.
+func (p *Reporter) Removed(key address.Key) {
+	p.say(journal.PriNotice, fmt.Sprintf("removed peer %s of domain %s", key, p.Domain), logging.Field{Name: "PUBLIC_KEY", Value: key.String()})
+}
+
 // Saved tells of saved peers.
 func (p *Reporter) Saved(n int) {
 	p.say(journal.PriNotice, fmt.Sprintf("%d peers of domain %s saved", n, p.Domain), logging.Field{Name: "SAVED", Value: strconv.Itoa(n)})

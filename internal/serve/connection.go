@@ -12,27 +12,27 @@ import (
 // sd_listen_fds(3)).
 const firstFD = 3
 
-// Inherited is the connection of an Accept=yes socket (sd_listen_fds(3)). It is
-// written here, since go-systemd's package for it brings crypto/tls into a program
-// that is started for each exchange.
-func Inherited() (*net.TCPConn, error) {
+// Inherited is the connection of an Accept=yes socket (sd_listen_fds(3)), which is
+// a *net.TCPConn or a *net.UnixConn. It is written here, since go-systemd's package
+// for it brings crypto/tls into a program that is started for each exchange.
+func Inherited[Conn net.Conn]() (inherited Conn, err error) {
 	if pid := os.Getenv("LISTEN_PID"); pid != strconv.Itoa(os.Getpid()) {
-		return nil, fmt.Errorf("no connection from systemd: LISTEN_PID is %q", pid)
+		return inherited, fmt.Errorf("no connection from systemd: LISTEN_PID is %q", pid)
 	}
 	if n := os.Getenv("LISTEN_FDS"); n != "1" {
-		return nil, fmt.Errorf("LISTEN_FDS is %q, want one connection", n)
+		return inherited, fmt.Errorf("LISTEN_FDS is %q, want one connection", n)
 	}
 	file := os.NewFile(firstFD, "connection")
 	conn, err := net.FileConn(file) // a copy, not to be inherited
 	_ = file.Close()
 	if err != nil {
-		return nil, fmt.Errorf("the descriptor from systemd: %w", err)
+		return inherited, fmt.Errorf("the descriptor from systemd: %w", err)
 	}
-	tcp, ok := conn.(*net.TCPConn)
+	inherited, ok := conn.(Conn)
 	if !ok {
-		return nil, fmt.Errorf("the descriptor from systemd is a %T, want a TCP connection", conn)
+		return inherited, fmt.Errorf("the descriptor from systemd is a %T, want a %T", conn, inherited)
 	}
-	return tcp, nil
+	return inherited, nil
 }
 
 // AddrPort is a TCP address without the IPv6 form of an IPv4 one, which a

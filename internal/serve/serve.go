@@ -29,7 +29,7 @@ const LockTimeout = 30 * time.Second
 
 // Request is one exchange that somebody asks for, and what becomes of it.
 type Request struct {
-	// Remote is who asks.
+	// Remote is who asks, zero for a program of this gateway.
 	Remote netip.AddrPort
 	// Domain is zero until one of the configuration is named.
 	Domain config.Domain
@@ -39,6 +39,14 @@ type Request struct {
 	Action policy.Action
 	// Err is why the key was not accepted.
 	Err error
+}
+
+// from is who asks, for the log.
+func (r *Request) from() string {
+	if r.Remote.IsValid() {
+		return r.Remote.String()
+	}
+	return "local"
 }
 
 // Code is the outcome that the client is told.
@@ -194,20 +202,20 @@ func (s *Server) log(r *Request) {
 		key, addr = r.Key.String(), a.String()
 	}
 	priority := journal.PriNotice
-	message := fmt.Sprintf("accepted %s: peer %s %s in domain %s, address %s", r.Remote, key, r.Action, r.Domain.Name, addr)
+	message := fmt.Sprintf("accepted %s: peer %s %s in domain %s, address %s", r.from(), key, r.Action, r.Domain.Name, addr)
 	switch {
 	case r.Code() == outcome.Internal:
 		priority = journal.PriErr
-		message = fmt.Sprintf("failed %s: %v", r.Remote, r.Err)
+		message = fmt.Sprintf("failed %s: %v", r.from(), r.Err)
 	case errors.Is(r.Err, kernel.ErrMissing), errors.Is(r.Err, kernel.ErrUnfit):
 		priority = journal.PriWarning // the admin has to do something
 		fallthrough
 	case r.Err != nil:
-		message = fmt.Sprintf("refused %s: %v", r.Remote, r.Err)
+		message = fmt.Sprintf("refused %s: %v", r.from(), r.Err)
 	}
 	s.Log(priority, message,
 		logging.Field{Name: "RESULT", Value: string(r.Code())},
-		logging.Field{Name: "REMOTE", Value: r.Remote.String()},
+		logging.Field{Name: "REMOTE", Value: r.from()},
 		logging.Field{Name: "DOMAIN", Value: r.Domain.Name},
 		logging.Field{Name: "PUBLIC_KEY", Value: key},
 		logging.Field{Name: "ADDRESS", Value: addr})

@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net/netip"
 	"slices"
 	"sync"
@@ -61,6 +62,11 @@ type Domain struct {
 	Results map[outcome.Code]uint64 `json:"results"`
 	// ClockStep is absent when the wall clock was not seen to be set.
 	ClockStep *ClockStep `json:"clock_step,omitempty"`
+	// Saved is absent when no peers are saved, or what is saved cannot be read.
+	Saved *Saved `json:"saved,omitempty"`
+	// Restored is absent when no peers were restored since the interfaces are
+	// there.
+	Restored *Saved `json:"restored,omitempty"`
 	// Peers are in the order in which the kernel has them. It is never null.
 	Peers []Peer `json:"peers"`
 }
@@ -69,6 +75,12 @@ type Domain struct {
 type ClockStep struct {
 	At      time.Time `json:"at"`
 	Seconds float64   `json:"seconds"`
+}
+
+// Saved is when peers were saved or restored, and how many.
+type Saved struct {
+	At    time.Time `json:"at"`
+	Peers int       `json:"peers"`
 }
 
 // Peer is a peer of the domain's WireGuard interface, wgkex's or not.
@@ -193,6 +205,15 @@ func (s Source) domain(ctx context.Context, c config.Domain) (read Domain, err e
 	now, sinceBoot := s.Host.Now(), s.Host.SinceBoot()
 	if state.Step != 0 {
 		read.ClockStep = &ClockStep{At: now.Add(state.StepAt - sinceBoot), Seconds: state.Step.Seconds()}
+	}
+	if state.RestoredAt != 0 {
+		read.Restored = &Saved{At: now.Add(state.RestoredAt - sinceBoot), Peers: state.RestoredPeers}
+	}
+	switch file, err := s.Host.Saved(c.Name); {
+	case err == nil:
+		read.Saved = &Saved{At: file.Saved, Peers: len(file.Peers)}
+	case !errors.Is(err, fs.ErrNotExist):
+		s.Warn(fmt.Errorf("saved peers: %w", domain.Privileged(err)))
 	}
 	for i, p := range survey.Peers {
 		record := survey.Records[i]

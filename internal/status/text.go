@@ -31,6 +31,12 @@ func Print(w io.Writer, all Status, now time.Time, wide bool) error {
 		if s.ClockStep != nil {
 			fmt.Fprintf(out, "the clock was set by %+.0f s, as seen at %s\n", s.ClockStep.Seconds, s.ClockStep.At.Local().Format(time.DateTime))
 		}
+		if s.Saved != nil {
+			fmt.Fprintf(out, "saved: %s\n", s.Saved)
+		}
+		if s.Restored != nil {
+			fmt.Fprintf(out, "restored: %s\n", s.Restored)
+		}
 		fmt.Fprintf(out, "peers: %s\n", statesText(s.Peers))
 		if len(s.Peers) == 0 {
 			continue
@@ -43,7 +49,12 @@ func Print(w io.Writer, all Status, now time.Time, wide bool) error {
 
 // states are all of them, in the order in which they are shown.
 var states = []policy.State{
-	policy.StateLive, policy.StateIdle, policy.StateStale, policy.StatePending, policy.StateLeftOver, policy.StateStatic,
+	policy.StateLive, policy.StateIdle, policy.StateStale, policy.StateRestored, policy.StatePending, policy.StateLeftOver, policy.StateStatic,
+}
+
+// String is the two in words.
+func (s Saved) String() string {
+	return fmt.Sprintf("%d peers at %s", s.Peers, s.At.Local().Format(time.DateTime))
 }
 
 func statesText(peers []Peer) string {

@@ -11,11 +11,16 @@ import (
 	"strings"
 
 	"wgkex/internal/config"
+
+	"github.com/coreos/go-systemd/v22/unit"
 )
 
 const (
 	// Target pulls in all that the configuration asks for.
 	Target = "wgkex.target"
+	// LocalSocket is where programs of the gateway ask for exchanges. It is wanted
+	// where there are domains.
+	LocalSocket = "wgkex-local.socket"
 	// Firewall bounds what one source may ask of the ports. It runs only where
 	// the admin enables it.
 	Firewall = "wgkex-firewall.service"
@@ -60,7 +65,7 @@ func Ports(c config.Config) []uint16 {
 }
 
 // Patterns match the units that the configuration makes run or not.
-var Patterns = []string{SocketName(""), SocketName("*"), TimerName("*")}
+var Patterns = []string{SocketName(""), SocketName("*"), LocalSocket, TimerName("*")}
 
 // SocketName is the unit of a domain's own port, of the shared one for "".
 func SocketName(domain string) string {
@@ -126,7 +131,7 @@ func Write(c config.Config, dir string) error {
 		if s.Domain != "" {
 			template = "wgkex@.socket"
 		}
-		if err := want(dir, s.Unit, template); err != nil {
+		if err := want(dir, Target, s.Unit, template); err != nil {
 			return err
 		}
 	}
@@ -135,13 +140,54 @@ func Write(c config.Config, dir string) error {
 			return err
 		}
 	}
+	if len(c.Domains) > 0 {
+		if err := want(dir, Target, LocalSocket, LocalSocket); err != nil {
+			return err
+		}
+	}
 	for _, d := range c.Sorted() {
-		if err := want(dir, TimerName(d.Name), "wgkex-cleanup@.timer"); err != nil {
+		if err := want(dir, Target, TimerName(d.Name), "wgkex-cleanup@.timer"); err != nil {
+			return err
+		}
+		if err := writeRestore(d, dir); err != nil {
 			return err
 		}
 	}
 	return nil
 }
+
+// writeRestore has the domain's peers restored whenever one of its interfaces
+// appears, and saved before they go.
+func writeRestore(d config.Domain, dir string) error {
+	for _, name := range []string{d.WireGuard, d.VXLAN} {
+		if err := want(dir, deviceName(name), RestoreName(d.Name), "wgkex-restore@.service"); err != nil {
+			return err
+		}
+	}
+	// What else may be in the name of an interface would be escaped in that of a
+	// unit, and wg-quick(8) would not know it.
+	if strings.ContainsFunc(d.WireGuard, func(r rune) bool {
+		return !strings.ContainsRune("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.-", r)
+	}) {
+		return nil
+	}
+	const text = "# Made by wgkex-generator from the configuration in " + config.Dir + ".\n[Unit]\nAfter=wg-quick@%[1]s.service\n"
+	if err := writeFile(filepath.Join(dir, RestoreName(d.Name)+".d", DropIn), fmt.Sprintf(text, d.WireGuard)); err != nil {
+		return err
+	}
+	return writeFile(filepath.Join(dir, SaveName(d.Name)+".d", DropIn), fmt.Sprintf(text+"PartOf=wg-quick@%[1]s.service\n", d.WireGuard))
+}
+
+// deviceName is the unit of a network interface (systemd.device(5)).
+func deviceName(name string) string {
+	return unit.UnitNamePathEscape("/sys/subsystem/net/devices/"+name) + ".device"
+}
+
+// RestoreName is the service that restores a domain's peers.
+func RestoreName(domain string) string { return "wgkex-restore@" + domain + ".service" }
+
+// SaveName is the service that saves a domain's peers when it stops.
+func SaveName(domain string) string { return "wgkex-save@" + domain + ".service" }
 
 // TimerName is the timer of a domain's cleanup.
 func TimerName(domain string) string { return "wgkex-cleanup@" + domain + ".timer" }
@@ -149,9 +195,9 @@ func TimerName(domain string) string { return "wgkex-cleanup@" + domain + ".time
 // CleanupName is the service that the timer of a domain's cleanup starts.
 func CleanupName(domain string) string { return "wgkex-cleanup@" + domain + ".service" }
 
-// want makes the target want the unit, whose file is called template.
-func want(dir, unit, template string) error {
-	wants := filepath.Join(dir, Target+".wants")
+// want makes one unit want another, whose file is called template.
+func want(dir, who, unit, template string) error {
+	wants := filepath.Join(dir, who+".wants")
 	if err := os.MkdirAll(wants, 0o755); err != nil {
 		return err
 	}

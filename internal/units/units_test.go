@@ -14,9 +14,9 @@ import (
 func TestWrite(t *testing.T) {
 	dir := t.TempDir()
 	if err := Write(config.Config{Listen: config.Listen{Port: 10012}, Domains: map[string]config.Domain{
-		"ffww02":     {Name: "ffww02"},
-		"ffww-01.de": {Name: "ffww-01.de", Listen: listen("192.0.2.1:10013")},
-		"ffww03":     {Name: "ffww03", Listen: listen("[fe80::1]:10013%eth0")},
+		"ffww02":     {Name: "ffww02", WireGuard: "wg-02", VXLAN: "vx2"},
+		"ffww-01.de": {Name: "ffww-01.de", WireGuard: "wg+1", VXLAN: "vx1", Listen: listen("192.0.2.1:10013")},
+		"ffww03":     {Name: "ffww03", WireGuard: "wg3", VXLAN: "vx3", Listen: listen("[fe80::1]:10013%eth0")},
 	}}, dir); err != nil {
 		t.Fatal(err)
 	}
@@ -37,16 +37,27 @@ func TestWrite(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := map[string]string{
-		"wgkex.socket.d/" + DropIn:                          "[Socket]\nListenStream=\nListenStream=10012\nEnvironment=WGKEX_LISTEN=10012\n",
-		"wgkex@ffww-01.de.socket.d/" + DropIn:               "[Socket]\nListenStream=\nListenStream=192.0.2.1:10013\nEnvironment=WGKEX_LISTEN=192.0.2.1:10013\nFreeBind=yes\n",
-		"wgkex@ffww03.socket.d/" + DropIn:                   "[Socket]\nListenStream=\nListenStream=[fe80::1]:10013%%eth0\nEnvironment=WGKEX_LISTEN=[fe80::1]:10013%%eth0\nFreeBind=yes\n",
-		"wgkex-firewall.service.d/" + DropIn:                "[Unit]\nBefore=wgkex.socket wgkex@ffww-01.de.socket wgkex@ffww03.socket\n[Service]\nEnvironment=\"WGKEX_PORTS={ 10012, 10013 }\"\n",
-		"wgkex.target.wants/wgkex-cleanup@ffww02.timer":     "/usr/lib/systemd/system/wgkex-cleanup@.timer",
-		"wgkex.target.wants/wgkex-cleanup@ffww-01.de.timer": "/usr/lib/systemd/system/wgkex-cleanup@.timer",
-		"wgkex.target.wants/wgkex.socket":                   "/usr/lib/systemd/system/wgkex.socket",
-		"wgkex.target.wants/wgkex@ffww03.socket":            "/usr/lib/systemd/system/wgkex@.socket",
-		"wgkex.target.wants/wgkex-cleanup@ffww03.timer":     "/usr/lib/systemd/system/wgkex-cleanup@.timer",
-		"wgkex.target.wants/wgkex@ffww-01.de.socket":        "/usr/lib/systemd/system/wgkex@.socket",
+		"wgkex.socket.d/" + DropIn:                                                        "[Socket]\nListenStream=\nListenStream=10012\nEnvironment=WGKEX_LISTEN=10012\n",
+		"wgkex@ffww-01.de.socket.d/" + DropIn:                                             "[Socket]\nListenStream=\nListenStream=192.0.2.1:10013\nEnvironment=WGKEX_LISTEN=192.0.2.1:10013\nFreeBind=yes\n",
+		"wgkex@ffww03.socket.d/" + DropIn:                                                 "[Socket]\nListenStream=\nListenStream=[fe80::1]:10013%%eth0\nEnvironment=WGKEX_LISTEN=[fe80::1]:10013%%eth0\nFreeBind=yes\n",
+		"wgkex-firewall.service.d/" + DropIn:                                              "[Unit]\nBefore=wgkex.socket wgkex@ffww-01.de.socket wgkex@ffww03.socket\n[Service]\nEnvironment=\"WGKEX_PORTS={ 10012, 10013 }\"\n",
+		"wgkex.target.wants/wgkex-cleanup@ffww02.timer":                                   "/usr/lib/systemd/system/wgkex-cleanup@.timer",
+		"wgkex.target.wants/wgkex-cleanup@ffww-01.de.timer":                               "/usr/lib/systemd/system/wgkex-cleanup@.timer",
+		"wgkex.target.wants/wgkex.socket":                                                 "/usr/lib/systemd/system/wgkex.socket",
+		"wgkex.target.wants/wgkex@ffww03.socket":                                          "/usr/lib/systemd/system/wgkex@.socket",
+		"wgkex.target.wants/wgkex-cleanup@ffww03.timer":                                   "/usr/lib/systemd/system/wgkex-cleanup@.timer",
+		"wgkex.target.wants/wgkex@ffww-01.de.socket":                                      "/usr/lib/systemd/system/wgkex@.socket",
+		"wgkex.target.wants/wgkex-local.socket":                                           "/usr/lib/systemd/system/wgkex-local.socket",
+		"wgkex-restore@ffww02.service.d/" + DropIn:                                        "[Unit]\nAfter=wg-quick@wg-02.service\n",
+		"wgkex-save@ffww02.service.d/" + DropIn:                                           "[Unit]\nAfter=wg-quick@wg-02.service\nPartOf=wg-quick@wg-02.service\n",
+		"wgkex-restore@ffww03.service.d/" + DropIn:                                        "[Unit]\nAfter=wg-quick@wg3.service\n",
+		"wgkex-save@ffww03.service.d/" + DropIn:                                           "[Unit]\nAfter=wg-quick@wg3.service\nPartOf=wg-quick@wg3.service\n",
+		`sys-subsystem-net-devices-wg\x2d02.device.wants/wgkex-restore@ffww02.service`:    "/usr/lib/systemd/system/wgkex-restore@.service",
+		`sys-subsystem-net-devices-vx2.device.wants/wgkex-restore@ffww02.service`:         "/usr/lib/systemd/system/wgkex-restore@.service",
+		`sys-subsystem-net-devices-wg\x2b1.device.wants/wgkex-restore@ffww-01.de.service`: "/usr/lib/systemd/system/wgkex-restore@.service",
+		`sys-subsystem-net-devices-vx1.device.wants/wgkex-restore@ffww-01.de.service`:     "/usr/lib/systemd/system/wgkex-restore@.service",
+		`sys-subsystem-net-devices-wg3.device.wants/wgkex-restore@ffww03.service`:         "/usr/lib/systemd/system/wgkex-restore@.service",
+		`sys-subsystem-net-devices-vx3.device.wants/wgkex-restore@ffww03.service`:         "/usr/lib/systemd/system/wgkex-restore@.service",
 	}
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("got\n%q\nwant\n%q", got, want)

@@ -1,0 +1,179 @@
+package serve
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"wgkex/internal/config"
+	"wgkex/internal/domain/domaintest"
+	"wgkex/internal/outcome"
+)
+
+// local is the client's end of a connection that the bench serves until it ends.
+func (b *bench) local(ctx context.Context, load func() (config.Config, error)) (client *net.UnixConn, done chan struct{}) {
+	b.T.Helper()
+	listener, err := net.ListenUnix("unix", &net.UnixAddr{Name: filepath.Join(b.T.TempDir(), "s"), Net: "unix"})
+	if err != nil {
+		b.T.Fatal(err)
+	}
+	defer listener.Close()
+	client, err = net.DialUnix("unix", nil, listener.Addr().(*net.UnixAddr))
+	if err != nil {
+		b.T.Fatal(err)
+	}
+	conn, err := listener.AcceptUnix()
+	if err != nil {
+		b.T.Fatal(err)
+	}
+	if load == nil {
+		cfg := b.Server.Config
+		load = func() (config.Config, error) { return cfg, nil }
+	}
+	done = make(chan struct{})
+	go func() {
+		defer close(done)
+		b.HandleLocal(ctx, conn, load)
+	}()
+	b.T.Cleanup(func() {
+		client.Close()
+		<-done
+	})
+	return client, done
+}
+
+// say sends all and returns all answers.
+func (b *bench) say(client *net.UnixConn, text string) string {
+	b.T.Helper()
+	go func() {
+		if _, err := io.WriteString(client, text); err == nil {
+			_ = client.CloseWrite()
+		}
+	}()
+	answers, err := io.ReadAll(client)
+	if err != nil {
+		b.T.Error(err)
+	}
+	return string(answers)
+}
+
+func TestHandleLocal(t *testing.T) {
+	b := newBench(t)
+	client, _ := b.local(t.Context(), nil)
+	k1, k2, prohibited := domaintest.Key(1).String(), domaintest.Key(2).String(), domaintest.Key(50).String()
+	long := strings.Repeat("x", 1000)
+	text := "d\n" + k1 + "\nd\n" + prohibited + "\ne\n" + k2 + "\n\n" + k2 + "\nd\n\nd\n" + long + "\nd\n" + k1 + "\r\nd\n" + k2 + "\nd\n"
+	want := "OK\nERR: PROHIBITED_WGKEY\nERR: INVALID_DOMAIN\nERR: NO_DOMAIN\nERR: NO_WGKEY\nERR: INVALID_WGKEY\nOK\nOK\nERR: NO_WGKEY\n"
+	if got := b.say(client, text); got != want {
+		t.Errorf("answered %q, want %q", got, want)
+	}
+	b.WantRouter(domaintest.Key(1), true)
+	b.WantRouter(domaintest.Key(2), true)
+	b.Consistent()
+	if got := b.counted("d"); got[outcome.OK] != 3 || got[outcome.NoKey] != 2 {
+		t.Errorf("counted %v", got)
+	}
+	if len(b.logged) != 9 || !strings.Contains(b.logged[0], "accepted local: peer "+k1+" added in domain d") || !strings.Contains(b.logged[0], "REMOTE=local") {
+		t.Errorf("logged %q", b.logged)
+	}
+}
+
+// Those that arrive together are added together, and the lock is taken once.
+func TestLocalBatch(t *testing.T) {
+	b := newBench(t)
+	b.Gateway.Config.MaxPeers, b.Gateway.Config.MaxPending = 1000, 1000
+	b.Server.Config.Domains["d"] = b.Gateway.Config
+	var text strings.Builder
+	for n := range 100 {
+		fmt.Fprintf(&text, "d\n%s\n", domaintest.Key(100+n))
+	}
+	calls := map[string]int{}
+	b.Between = func(method string) { calls[method]++ }
+	client, _ := b.local(t.Context(), nil)
+	if got := b.say(client, text.String()); got != strings.Repeat("OK\n", 100) {
+		t.Errorf("answered %q", got)
+	}
+	// More than one batch, if the connection brought them so.
+	if calls["AddPeers"] == 0 || calls["AddPeers"] > 3 || calls["AddPeer"] > 0 || calls["PublicKey"] != calls["AddPeers"] || b.Dumps > 0 {
+		t.Errorf("calls %v, %d dumps", calls, b.Dumps)
+	}
+	b.Consistent()
+	if got := b.Counts(); got.Peers != 100 || got.Pending != 100 {
+		t.Errorf("counted %+v", got)
+	}
+}
+
+// A process serves so many and ends between two of them.
+func TestLocalEnds(t *testing.T) {
+	b := newBench(t)
+	client, done := b.local(t.Context(), nil)
+	request := "d\n" + domaintest.Key(1).String() + "\n"
+	go func() { _, _ = io.WriteString(client, strings.Repeat(request, maxExchanges+500)) }()
+	answers := make([]byte, maxExchanges*len("OK\n"))
+	if _, err := io.ReadFull(client, answers); err != nil || string(answers) != strings.Repeat("OK\n", maxExchanges) {
+		t.Errorf("%v", err)
+	}
+	// What was not read makes a reset of the end.
+	if more, err := io.ReadAll(client); len(more) > 0 {
+		t.Errorf("one more answer: %q, %v", more, err)
+	}
+	<-done
+}
+
+// A process that is to end serves what has arrived.
+func TestLocalStopped(t *testing.T) {
+	b := newBench(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	client, done := b.local(ctx, nil)
+	if _, err := io.WriteString(client, "d\n"+domaintest.Key(1).String()+"\n"); err != nil {
+		t.Fatal(err)
+	}
+	answer := make([]byte, len("OK\n"))
+	if _, err := io.ReadFull(client, answer); err != nil {
+		t.Fatal(err)
+	}
+	cancel()
+	<-done
+	if rest, err := io.ReadAll(client); err != nil || len(rest) > 0 {
+		t.Errorf("%q, %v", rest, err)
+	}
+}
+
+func TestReloading(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "f")
+	loads := 0
+	var fail error
+	load := Reloading(path, func() (config.Config, error) {
+		loads++
+		return config.Config{ReplyOK: loads > 1}, fail
+	})
+	write := func(text string) {
+		t.Helper()
+		if err := errors.Join(os.WriteFile(path+".new", []byte(text), 0o600), os.Rename(path+".new", path)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write("1")
+	for range 3 {
+		if cfg, err := load(); err != nil || cfg.ReplyOK {
+			t.Errorf("%+v, %v", cfg, err)
+		}
+	}
+	write("2")
+	if cfg, err := load(); err != nil || !cfg.ReplyOK || loads != 2 {
+		t.Errorf("%+v, %v after %d", cfg, err, loads)
+	}
+	fail = errors.New("broken")
+	write("3")
+	for range 2 {
+		if _, err := load(); !errors.Is(err, fail) {
+			t.Error(err)
+		}
+	}
+}
