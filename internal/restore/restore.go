@@ -93,7 +93,7 @@ func (r Restore) run(ctx context.Context, start time.Duration) (report Report, e
 			if err = run.batch(d, batch, &report); err != nil {
 				return err
 			}
-			if done += len(batch); done == len(peers) {
+			if done += len(batch); done == len(peers) && report.Restored > 0 {
 				return d.NoteRestored(report.Restored, start)
 			}
 			return nil
@@ -234,13 +234,16 @@ func (r *run) batch(d *domain.Domain, peers []policy.Saved, report *Report) erro
 	if err := d.Promise(records...); err != nil {
 		return err
 	}
-	errs := d.Add(records...)
-	for _, err := range errs {
-		if err == nil {
+	var failed error // the first, since there may be hundreds
+	for _, err := range d.Add(records...) {
+		switch {
+		case err == nil:
 			report.Restored++
+		case failed == nil:
+			failed = err
 		}
 	}
-	return errors.Join(errs...)
+	return failed
 }
 
 // decide says what is to be done about a saved peer: Add, if it is not there, or

@@ -136,7 +136,7 @@ func TestReboot(t *testing.T) {
 	b.run(Report{Saved: 4, There: 4})
 	b.Use(func(d *domain.Domain) {
 		state, err := d.State()
-		if err != nil || state.RestoredAt != b.Boot || state.RestoredPeers != 0 {
+		if err != nil || state.RestoredAt != b.Boot || state.RestoredPeers != 4 {
 			t.Errorf("state %+v, %v", state, err)
 		}
 	})
