@@ -132,6 +132,9 @@ type status struct {
 	ClockStep *struct {
 		Seconds float64 `json:"seconds"`
 	} `json:"clock_step"`
+	Saved, Restored *struct {
+		Peers int `json:"peers"`
+	}
 	Peers []struct {
 		Key           string     `json:"public_key"`
 		Address       string     `json:"address"`

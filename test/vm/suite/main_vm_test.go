@@ -220,6 +220,7 @@ func editState(t *testing.T, name string, change func([]policy.Record)) {
 // tunnel, see suite-files/router.
 func makeRouter(t *testing.T, name string, number int, domain string, version, port, wgport, vni int) address.Key {
 	t.Helper()
+	sh(t, "rm -f %s.key", name) // of another test's
 	out := sh(t, "./suite-files/router %s %d %s %d %d %d %d %s", name, number, domain, version, port, wgport, vni, profiles[domain])
 	t.Cleanup(func() { _, _ = try("ip netns del %s", name) })
 	key, err := address.ParseKey(strings.Split(out, "\t")[0])

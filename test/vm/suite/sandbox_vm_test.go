@@ -5,6 +5,7 @@ package suite
 import (
 	"fmt"
 	"io"
+	"os/exec"
 	"slices"
 	"strconv"
 	"strings"
@@ -127,6 +128,31 @@ func TestSystemCalls(t *testing.T) {
 			withoutSpace(t, func() { _, _ = try("systemctl start wgkex-cleanup@%s.service", domain) })
 			sh(t, "systemctl reset-failed wgkex-cleanup@%s.service", domain)
 		},
+		"wgkex-local": func() {
+			sh(t, "rm -f %s; systemctl start wgkex-local.socket", state)
+			addPeers(t, domain, 300)
+			for range 2 {
+				sh(t, "for i in $(seq 30); do wg genkey | wg pubkey; done > keys; wgkex add %s < keys; wgkex add %[1]s < keys", domain)
+			}
+			sh(t, "rm /run/wgkex/domains/%s.counters; wgkex add %[1]s none || true; wgkex add absent none || true", domain)
+			withoutSpace(t, func() { _, _ = try("wgkex add %s < keys", domain) })
+			hold := exec.Command("bash", "-c", "exec sleep 1000 | nc -U /run/wgkex/local.sock")
+			if err := hold.Start(); err != nil {
+				t.Fatal(err)
+			}
+			eventually(t, "a local handler", func() bool { _, err := try("pgrep -x wgkex-local"); return err == nil })
+			sh(t, "systemctl stop 'wgkex-local@*.service'; pkill -f 'sleep 1000'")
+			_ = hold.Wait()
+		},
+		"wgkex-restore": func() {
+			keys := addPeers(t, domain, 600)
+			sh(t, "wgkex save %s; wg set wg-%[1]s $(wg show wg-%[1]s peers | sed 's/.*/peer & remove/'); rm -f %s", domain, state)
+			sh(t, "systemctl start wgkex-restore@%s", domain)
+			eventually(t, "the last peer", func() bool { return strings.Contains(sh(t, "wg show wg-%s peers", domain), keys[0].String()) })
+			sh(t, "systemctl start wgkex-save@%s; systemctl stop wgkex-save@%[1]s", domain)
+			withoutSpace(t, func() { sh(t, "systemctl start wgkex-restore@%s wgkex-save@%[1]s; systemctl stop wgkex-save@%[1]s; sleep 1", domain) })
+			sh(t, "systemctl reset-failed 'wgkex-restore@*' 'wgkex-save@*' 2> /dev/null || true")
+		},
 	} {
 		trigger := fmt.Sprintf(`hist:keys=id.syscall:size=1024 if comm == "%s"`, program)
 		sh(t, "echo '%s' > %s/trigger", trigger, event)
@@ -135,7 +161,10 @@ func TestSystemCalls(t *testing.T) {
 		// The kernel's names are those of its functions, such as sys_newfstat.
 		made := found(strings.ReplaceAll(sh(t, "cat %s/hist", event), "newfstat ", "fstat "), `id: (?:sys_)?(\w+)`)
 		sh(t, "echo '!%s' > %s/trigger", trigger, event)
-		unit := map[string]string{"wgkex-handler": "wgkex@.service", "wgkex-cleanup": "wgkex-cleanup@.service"}[program]
+		unit := program + "@.service"
+		if program == "wgkex-handler" {
+			unit = "wgkex@.service"
+		}
 		listed := strings.Fields(sh(t, "sed -n 's/^SystemCallFilter=//p' /lib/systemd/system/%s", unit))
 		always := found(sh(t, "systemd-analyze --no-pager syscall-filter @default"), `(?m)^    (\w+)$`)
 		t.Logf("%s makes %v", program, made)
@@ -148,6 +177,9 @@ func TestSystemCalls(t *testing.T) {
 			if !slices.Contains(made, call) && reserve[call] == "" {
 				t.Errorf("%s lists the call %s, which %s does not make", unit, call, program)
 			}
+		}
+		if program == "wgkex-restore" {
+			sh(t, "cd /lib/systemd/system; diff <(grep ^SystemCallFilter= wgkex-restore@.service) <(grep ^SystemCallFilter= wgkex-save@.service)")
 		}
 	}
 }

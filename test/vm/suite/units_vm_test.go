@@ -62,7 +62,10 @@ func TestHandlerProcess(t *testing.T) {
 }
 
 func TestSecurityScore(t *testing.T) {
-	for unit, limit := range map[string]string{"wgkex@x.service": "1.1", "wgkex-cleanup@x.service": "1.1"} {
+	for unit, limit := range map[string]string{
+		"wgkex@x.service": "1.1", "wgkex-local@x.service": "1.1",
+		"wgkex-cleanup@x.service": "1.1", "wgkex-restore@x.service": "1.1", "wgkex-save@x.service": "1.1",
+	} {
 		out := sh(t, "systemd-analyze security --no-pager %s | tail -1", unit)
 		m := regexp.MustCompile(`: ([0-9.]+) `).FindStringSubmatch(out)
 		if m == nil || len(m[1]) != 3 || m[1] > limit {
