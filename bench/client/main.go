@@ -32,7 +32,7 @@ const patience = 2 * time.Minute
 
 func main() {
 	var g gateway
-	flag.StringVar(&g.address, "address", "127.0.0.1:10012", "the gateway")
+	flag.StringVar(&g.address, "address", "127.0.0.1:10012", "the gateway, or the path of its local socket")
 	flag.StringVar(&g.domain, "domain", "bench", "first line of the request, empty for the floor, which does not read any")
 	flag.StringVar(&g.refusal, "refusal", "", "the code with which the gateway is to refuse all exchanges")
 	flag.BoolVar(&g.kept, "kept", false, "make many exchanges on one connection, for a gateway that answers OK")
@@ -130,7 +130,11 @@ type gateway struct {
 
 func (g gateway) dial(ctx context.Context) (net.Conn, error) {
 	dialer := net.Dialer{Timeout: patience}
-	return dialer.DialContext(ctx, "tcp", g.address)
+	network := "tcp"
+	if strings.HasPrefix(g.address, "/") {
+		network = "unix"
+	}
+	return dialer.DialContext(ctx, network, g.address)
 }
 
 // session is the connections of one who makes exchanges one after the other.
