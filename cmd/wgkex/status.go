@@ -20,8 +20,9 @@ func statusCommand() *cobra.Command {
 		Use:   "status [DOMAIN]",
 		Short: "Show the peers of a domain, or of all",
 		Long: "Prints a table of the peers. STATE is live (a handshake within 3 minutes), idle\n" +
-			"(within stale_after), stale, pending (never a handshake), static (not managed by\n" +
-			"wgkex), or left-over (of another address profile, or without an address).\n" +
+			"(within stale_after), stale, pending (never a handshake), restored (none since the\n" +
+			"peer was restored), static (not managed by wgkex), or left-over (of another address\n" +
+			"profile, or without an address).\n" +
 			"Exchanges then know of static peers that were added since.",
 		Args:              cobra.MaximumNArgs(1),
 		ValidArgsFunction: completeDomains,

@@ -4,6 +4,7 @@ package config
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"maps"
 	"net/netip"
@@ -117,6 +118,10 @@ func Load(dir string) (Config, error) {
 // error says that there is none.
 func LoadEffective() (Config, error) { return loadEffective(Effective) }
 
+// ErrNoDomain is the error for a domain that the Effective configuration does not
+// have.
+var ErrNoDomain = errors.New("not in the configuration as of the last daemon-reload")
+
 // EffectiveDomain is a domain of the Effective configuration, and all of that.
 func EffectiveDomain(name string) (Config, Domain, error) {
 	c, domains, err := EffectiveDomains(name)
@@ -140,7 +145,7 @@ func EffectiveDomains(names ...string) (Config, []Domain, error) {
 	for _, name := range names {
 		d, ok := c.Domains[name]
 		if !ok {
-			return Config{}, nil, fmt.Errorf("domain %s is not in the configuration as of the last daemon-reload, %s", name, Effective)
+			return Config{}, nil, fmt.Errorf("domain %s is %w, %s", name, ErrNoDomain, Effective)
 		}
 		domains = append(domains, d)
 	}

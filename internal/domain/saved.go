@@ -37,6 +37,16 @@ func (h Host) Saved(name string) (saved.File, error) {
 	return file, nil
 }
 
+// SavedInfo tells whether the saved peers are still those of another time, by
+// os.SameFile: each write makes another file. It is nil where there is none.
+func (h Host) SavedInfo(name string) os.FileInfo {
+	info, err := os.Lstat(h.savedPath(name))
+	if err != nil {
+		return nil
+	}
+	return info
+}
+
 // Save saves the managed peers of the State, and returns how many it saved.
 //
 // Peers in the file that the kernel does not have any more stay there as long as

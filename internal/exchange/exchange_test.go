@@ -388,13 +388,19 @@ func TestLoweredLimits(t *testing.T) {
 		b.accept(key(1+n), policy.Add)
 	}
 	b.Pass(policy.PendingFor)
-	b.Config.MaxPending = 3
+	b.Config.MaxPeers = 3
 	b.Searches = 0
 	for range 5 {
 		b.refuse(key(10), outcome.Busy)
 	}
 	if b.Searches != 0 {
 		t.Errorf("%d searches", b.Searches)
+	}
+	// Of those without a handshake one can go for another to come all the same.
+	b.Config.MaxPeers, b.Config.MaxPending = 10, 3
+	b.accept(key(10), policy.Replace)
+	if got := b.Counts(); got != (policy.Counts{Peers: 5, Pending: 5}) {
+		t.Errorf("counted %+v", got)
 	}
 }
 

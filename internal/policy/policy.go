@@ -212,10 +212,11 @@ func (e Exchange) known(r Record) Action {
 }
 
 // swap reports whether the Overdue peer can go for another to come. That keeps
-// the counts as they are, which is not enough when the limits were lowered below
-// them.
+// the counts as they are, which is enough for max_pending: it is about strangers,
+// and many restored peers may not have connected. It is not enough for max_peers
+// if that was lowered below what there is.
 func (e Exchange) swap() bool {
-	return e.Overdue != nil && e.Counts.Peers <= e.MaxPeers && e.Counts.Pending <= e.MaxPending
+	return e.Overdue != nil && e.Counts.Peers <= e.MaxPeers
 }
 
 // Starved reports whether a peer that should be reset is kept for want of a place

@@ -58,8 +58,8 @@ func (p *Reporter) Finished(r Report, err error) {
 		logging.Field{Name: "DURATION_MS", Value: strconv.FormatInt(r.Duration.Milliseconds(), 10)})
 }
 
-// ErrNothingToSave is the error when the interfaces are gone before the peers were
-// saved. What was saved before stays.
+// ErrNothingToSave is the error when the interfaces or the domain are gone before
+// the peers were saved. What was saved before stays.
 var ErrNothingToSave = errors.New("not saved")
 
 // Failed tells of an error of what the reporter is for, and reports whether it is

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"io/fs"
+	"os"
 	"slices"
 	"time"
 
@@ -48,8 +49,8 @@ type Report struct {
 	SavedAt time.Time
 	// Damage is what is wrong with the file, nil if nothing is.
 	Damage error
-	// Gone are peers that cleanup would have removed by now, There those that the
-	// interface has already.
+	// Gone are peers that cleanup would have removed by now or that were removed
+	// meanwhile, There those that the interface has already.
 	Gone, There       int
 	Refused, Restored int
 	Duration          time.Duration
@@ -70,6 +71,7 @@ func (r Restore) Run(ctx context.Context) (Report, error) {
 }
 
 func (r Restore) run(ctx context.Context, start time.Duration) (report Report, err error) {
+	run := run{Restore: r, start: start, info: r.Host.SavedInfo(r.Domain.Name)}
 	file, err := r.Host.Saved(r.Domain.Name)
 	if errors.Is(err, fs.ErrNotExist) {
 		return report, nil
@@ -82,7 +84,7 @@ func (r Restore) run(ctx context.Context, start time.Duration) (report Report, e
 	}
 	report.SavedAt, report.Damage = file.Saved, file.Damage
 	peers := r.peers(file, &report)
-	run := run{Restore: r, start: start}
+	gone := report.Gone
 	for done := 0; ; {
 		anew := false
 		err := r.locked(ctx, func(d *domain.Domain) (err error) {
@@ -90,6 +92,9 @@ func (r Restore) run(ctx context.Context, start time.Duration) (report Report, e
 				return err
 			}
 			batch := peers[done:min(done+batchSize, len(peers))]
+			if err = run.forget(peers); err != nil {
+				return err
+			}
 			if err = run.batch(d, batch, &report); err != nil {
 				return err
 			}
@@ -101,7 +106,7 @@ func (r Restore) run(ctx context.Context, start time.Duration) (report Report, e
 		switch {
 		case anew: // the interfaces were made anew meanwhile, without what was restored
 			done = 0
-			report.There, report.Refused, report.Restored = 0, 0, 0
+			report.Gone, report.There, report.Refused, report.Restored = gone, 0, 0, 0
 		case err != nil:
 			return report, err
 		case done == len(peers):
@@ -166,6 +171,36 @@ type run struct {
 	index kernel.Index
 	state *domain.State
 	own   address.Key
+	// info is of the file that was read last, removed are peers that are in no
+	// later one.
+	info    os.FileInfo
+	removed map[address.Key]bool
+}
+
+// forget learns who was removed since the file was read: they must not come back.
+func (r *run) forget(peers []policy.Saved) error {
+	now := r.Host.SavedInfo(r.Domain.Name)
+	if os.SameFile(r.info, now) {
+		return nil
+	}
+	file, err := r.Host.Saved(r.Domain.Name)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	r.info = now
+	still := make(map[address.Key]bool, len(file.Peers))
+	for _, p := range file.Peers {
+		still[p.Key] = true
+	}
+	if r.removed == nil {
+		r.removed = map[address.Key]bool{}
+	}
+	for _, p := range peers {
+		if !still[p.Key] {
+			r.removed[p.Key] = true
+		}
+	}
+	return nil
 }
 
 // prepare reads what the batch must know. It reports whether the interfaces are
@@ -199,6 +234,10 @@ func (r *run) batch(d *domain.Domain, peers []policy.Saved, report *Report) erro
 	byMAC := map[address.MAC][]policy.Record{}
 	counts := r.state.Counts
 	for _, p := range peers {
+		if r.removed[p.Key] {
+			report.Gone++
+			continue
+		}
 		mac, addr := d.Config.Addresses.Of(p.Key)
 		managed, err := r.state.Find(mac)
 		if err != nil {

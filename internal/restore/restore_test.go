@@ -179,10 +179,10 @@ func TestNoStranger(t *testing.T) {
 	// Now they are pending like others, without anybody having read the peers.
 	b.Pass(time.Second)
 	b.Config.MaxPeers = 100
-	if code := exchangeOf(102); code != outcome.Busy {
+	if code := exchangeOf(102); code != outcome.OK {
 		t.Errorf("a new router when the time is over: %s", code)
 	}
-	if got := b.Counts(); got.Pending != 10 {
+	if got := b.Counts(); got != (policy.Counts{Peers: 11, Pending: 10}) {
 		t.Errorf("counted %+v", got)
 	}
 }
@@ -375,6 +375,30 @@ func TestBatches(t *testing.T) {
 	b.Consistent()
 	if got := b.Counts(); got != (policy.Counts{Peers: many + 3, Pending: 4}) {
 		t.Errorf("counted %+v", got)
+	}
+}
+
+// Who is removed while others are restored does not come back.
+func TestRemovedMeanwhile(t *testing.T) {
+	b := newBench(t)
+	const many = 2*batchSize + 5
+	for n := range many {
+		b.connected(key(n))
+		b.Pass(time.Second) // the first is the last to be restored
+	}
+	b.save(many)
+	b.reboot(0)
+	b.meanwhile = func() {
+		if errs, err := Remove(t.Context(), b.Host, b.Config, time.Minute, []address.Key{key(0), key(many - 1)}); err != nil || errs[0] != nil {
+			t.Errorf("%v, %v", errs, err)
+		}
+		b.meanwhile = func() { b.save(many - 2) } // which keeps the others
+	}
+	b.run(Report{Saved: many, Gone: 1, Restored: many - 1})
+	b.WantRouter(key(0), false)
+	b.WantRouter(key(many-1), false)
+	if len(b.PeerList) != many-2 {
+		t.Errorf("%d peers", len(b.PeerList))
 	}
 }
 

@@ -10,7 +10,7 @@
 //	boot 5f1b7c0e8c3f4c9d8a2f6f0b1d2e3a4b
 //	uptime 86400
 //	peers 2
-//	checksum 1c291ca3
+//	checksum e0cdff3c
 //	Dw6zz5lr8K1KpwXOfnI1qHFqQ9sgXZuQmIPOn5cb5nA= handshake 2026-11-27T07:59:30Z
 //	QeecXiuF2KZK94JbEhdpQpB7009R3ANbXsSaXAWyXFU= registered 2026-11-27T07:58:00Z
 //

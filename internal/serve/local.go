@@ -31,7 +31,7 @@ func (s *Server) HandleLocal(ctx context.Context, conn *net.UnixConn, load func(
 	// What has arrived is served, nothing else arrives.
 	defer context.AfterFunc(ctx, func() { _ = conn.CloseRead() })()
 	pipe, end := protocol.NewPipe(conn), time.Now().Add(maxAge)
-	for done := 0; done < maxExchanges; {
+	for done := 0; done < maxExchanges && time.Now().Before(end); {
 		asked, endErr := pipe.Next(min(maxBatch, maxExchanges-done), end)
 		requests := s.local(asked, load)
 		s.Exchange(requests...)

@@ -18,7 +18,7 @@ func manual(t *testing.T, page string) string {
 	return strings.NewReplacer(`\fB`, "", `\fI`, "", `\fR`, "", `\&`, "", `\-`, "-", `\.`, ".", `\`, "").Replace(text)
 }
 
-var manuals = []string{"wgkex.8", "wgkex.toml.5", "wgkex.socket.8", "wgkex-handler.8", "wgkex-cleanup.8", "wgkex-firewall.service.8", "wgkex-generator.8"}
+var manuals = []string{"wgkex.8", "wgkex.toml.5", "wgkex.socket.8", "wgkex-handler.8", "wgkex-cleanup.8", "wgkex-firewall.service.8", "wgkex-generator.8", "wgkex-local.8", "wgkex-restore.8"}
 
 // set is the strings in sorted order, each once.
 func set(list []string) []string {
@@ -41,6 +41,8 @@ func TestManualFlags(t *testing.T) {
 		{"wgkex.8", "for c in '' $(wgkex help | sed -n '/^Available Commands:/,/^$/s/^  \\([a-z]*\\) .*/\\1/p'); do wgkex $c --help; done"},
 		{"wgkex-handler.8", "/usr/lib/wgkex/wgkex-handler --help"},
 		{"wgkex-cleanup.8", "/usr/lib/wgkex/wgkex-cleanup --help"},
+		{"wgkex-local.8", "/usr/lib/wgkex/wgkex-local --help"},
+		{"wgkex-restore.8", "/usr/lib/wgkex/wgkex-restore --help"},
 		{"wgkex-generator.8", "/usr/lib/systemd/system-generators/wgkex-generator --help"},
 	} {
 		page := manual(t, c.page)
@@ -66,7 +68,7 @@ func TestManualFlags(t *testing.T) {
 func TestManualPaths(t *testing.T) {
 	accept(t, port1, "ffww01", newKey(t))
 	refuse(t, port1, "nowhere\n", "INVALID_DOMAIN")
-	sh(t, "systemctl start wgkex-firewall wgkex-cleanup@ffww01.service; install -D /dev/null /etc/wgkex/conf.d/ffww01.toml; cp /usr/lib/wgkex/wgkex.nft /etc/wgkex")
+	sh(t, "systemctl start wgkex-local.socket wgkex-firewall wgkex-cleanup@ffww01.service; install -D /dev/null /etc/wgkex/conf.d/ffww01.toml; cp /usr/lib/wgkex/wgkex.nft /etc/wgkex")
 	t.Cleanup(func() { sh(t, "systemctl stop wgkex-firewall; rm /etc/wgkex/conf.d/ffww01.toml /etc/wgkex/wgkex.nft") })
 	var documented []string
 	for _, page := range manuals {
@@ -79,9 +81,9 @@ func TestManualPaths(t *testing.T) {
 			}
 		}
 	}
-	for _, path := range strings.Fields(sh(t, "find /run/wgkex -type f")) {
+	for _, path := range strings.Fields(sh(t, "find /run/wgkex /var/lib/wgkex -type f -o -type s")) {
 		// Other tests' domains have files like those of ffww01.
-		path = regexp.MustCompile(`/domains/[a-z0-9]+\.`).ReplaceAllString(path, "/domains/ffww01.")
+		path = regexp.MustCompile(`/(domains|lib/wgkex)/[a-z0-9]+\.`).ReplaceAllString(path, "/$1/ffww01.")
 		if !slices.Contains(documented, path) {
 			t.Errorf("%s is in no page", path)
 		}
@@ -141,7 +143,14 @@ func TestManualJournalFields(t *testing.T) {
 	for range 2 {
 		cleanup(t, "ffww01", "--mark-age=0s")
 	}
-	for identifier, page := range map[string]string{"wgkex-handler": "wgkex-handler.8", "wgkex-cleanup": "wgkex-cleanup.8"} {
+	refused := newKey(t)
+	sh(t, "wgkex add ffww01 %s; wgkex save ffww01; wg set wg-ffww01 peer %[1]s allowed-ips fd00:94::/64; systemctl start wgkex-restore@ffww01 wgkex-save@ffww01; systemctl stop wgkex-save@ffww01", refused)
+	eventually(t, "the end of the restore", func() bool {
+		out, _ := try("systemctl is-active wgkex-restore@ffww01")
+		return out == "inactive"
+	})
+	sh(t, "wg set wg-ffww01 peer %s remove", refused)
+	for identifier, page := range map[string]string{"wgkex-handler": "wgkex-handler.8", "wgkex-cleanup": "wgkex-cleanup.8", "wgkex-restore": "wgkex-restore.8"} {
 		seen := map[string]bool{}
 		for name := range strings.FieldsSeq(sh(t, "journalctl -b -t %s -o json | jq -r 'keys[]' | sort -u", identifier)) {
 			if strings.HasPrefix(name, "WGKEX_") {

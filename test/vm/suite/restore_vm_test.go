@@ -154,7 +154,9 @@ func TestRestoreRules(t *testing.T) {
 	writeConf(t, "prohibit-restore.toml", fmt.Sprintf("prohibited_keys = ['%s']\n", keys[3]))
 	// The main file lists prohibited keys, too: one place alone may.
 	sh(t, "sed -i 's/^prohibited_keys/# &/' /etc/wgkex/wgkex.toml; systemctl daemon-reload")
-	t.Cleanup(func() { sh(t, "sed -i 's/^# prohibited_keys/prohibited_keys/' /etc/wgkex/wgkex.toml; rm -f /etc/wgkex/conf.d/prohibit-restore.toml; systemctl daemon-reload") })
+	t.Cleanup(func() {
+		sh(t, "sed -i 's/^# prohibited_keys/prohibited_keys/' /etc/wgkex/wgkex.toml; rm -f /etc/wgkex/conf.d/prohibit-restore.toml; systemctl daemon-reload")
+	})
 	before := sh(t, "wg show wg-%s allowed-ips", domain)
 	run := restoreRun(t, domain)
 	if run["WGKEX_RESTORED"] != "2" || run["WGKEX_REFUSED"] != "4" {

@@ -150,7 +150,9 @@ func TestSystemCalls(t *testing.T) {
 			sh(t, "systemctl start wgkex-restore@%s", domain)
 			eventually(t, "the last peer", func() bool { return strings.Contains(sh(t, "wg show wg-%s peers", domain), keys[0].String()) })
 			sh(t, "systemctl start wgkex-save@%s; systemctl stop wgkex-save@%[1]s", domain)
-			withoutSpace(t, func() { sh(t, "systemctl start wgkex-restore@%s wgkex-save@%[1]s; systemctl stop wgkex-save@%[1]s; sleep 1", domain) })
+			withoutSpace(t, func() {
+				sh(t, "systemctl start wgkex-restore@%s wgkex-save@%[1]s; systemctl stop wgkex-save@%[1]s; sleep 1", domain)
+			})
 			sh(t, "systemctl reset-failed 'wgkex-restore@*' 'wgkex-save@*' 2> /dev/null || true")
 		},
 	} {
