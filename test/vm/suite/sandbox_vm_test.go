@@ -132,7 +132,8 @@ func TestSystemCalls(t *testing.T) {
 			sh(t, "rm -f %s; systemctl start wgkex-local.socket", state)
 			addPeers(t, domain, 300)
 			for range 2 {
-				sh(t, "for i in $(seq 30); do wg genkey | wg pubkey; done > keys; wgkex add %s < keys; wgkex add %[1]s < keys", domain)
+				newKeys(t, 30)
+				sh(t, "wgkex add %s < keys; wgkex add %[1]s < keys", domain)
 			}
 			sh(t, "rm /run/wgkex/domains/%s.counters; wgkex add %[1]s none || true; wgkex add absent none || true", domain)
 			withoutSpace(t, func() { _, _ = try("wgkex add %s < keys", domain) })
