@@ -56,6 +56,7 @@ func TestNumbersInDocuments(t *testing.T) {
 		{firewall, `(?s)an IPv6 /64\n:\s+(\d+)`, nil, "units/wgkex.nft", `network64 .* burst (\d+) packets`},
 		{firewall, `(?s)an IPv6 /48\n:\s+(\d+)`, nil, "units/wgkex.nft", `network48 .* burst (\d+) packets`},
 		{firewall, `remembers (\d+) sources`, nil, "units/wgkex.nft", `size (\d+)`},
+		{"docs/wgkex-restore.8.scd", `(\d+) seconds after it has restored`, restore.SettleFor.Seconds(), "", ""},
 		{"docs/wgkex.socket.8.scd", `lock up to (\d+)\.`, serve.LockTimeout.Seconds(), "", ""},
 		{"SECURITY.md", `handshake in the last (\d+) seconds`, policy.LiveFor.Seconds(), "", ""},
 		{restorePage, `not longer than\s+(\d+) minutes`, restore.WaitFor.Minutes(), "", ""},

@@ -26,22 +26,10 @@ func restoreDomain(ctx context.Context, reporter *restore.Reporter) error {
 	if err != nil {
 		return err
 	}
-	ready := func() error { return kernel.Ready(d.WireGuard, d.VXLAN) }
-	for {
-		if err := restore.Wait(ctx, ready, time.Sleep); err != nil {
-			return err
-		}
-		report, err := restore.Restore{
-			Host: domain.System, Domain: d, Prohibited: cfg.Prohibited, LockTimeout: restoreTimeout,
-			Sleep: time.Sleep, Refused: reporter.Refused,
-		}.Run(ctx)
-		if errors.Is(err, kernel.ErrMissing) {
-			continue // an interface went meanwhile, and may be there again
-		}
-		err = domain.Privileged(err)
-		reporter.Finished(report, err)
-		return err
-	}
+	return domain.Privileged(restore.Restore{
+		Host: domain.System, Domain: d, Prohibited: cfg.Prohibited, LockTimeout: restoreTimeout,
+		Sleep: time.Sleep, Refused: reporter.Refused,
+	}.Attend(ctx, func() error { return kernel.Ready(d.WireGuard, d.VXLAN) }, reporter.Finished))
 }
 
 func saveDomain(ctx context.Context, reporter *restore.Reporter) error {

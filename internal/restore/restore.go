@@ -253,6 +253,10 @@ func (r *run) batch(d *domain.Domain, peers []policy.Saved, report *Report) erro
 				facts.Managed = append(facts.Managed, record)
 			}
 		}
+		if slices.ContainsFunc(facts.Managed, func(r policy.Record) bool { return r.Key == p.Key }) {
+			report.There++
+			continue
+		}
 		if facts.GatewayOwns, err = d.Kernel.Owns(mac, addr); err != nil {
 			return err
 		}
@@ -261,7 +265,7 @@ func (r *run) batch(d *domain.Domain, peers []policy.Saved, report *Report) erro
 		case err != nil:
 			report.Refused++
 			r.Refused(p.Key, err)
-		case action != policy.Add:
+		case action != policy.Add: // left over: the next cleanup sees to it
 			report.There++
 		default:
 			record := policy.RestoredRecord(p, r.start)

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -32,6 +31,7 @@ type bench struct {
 	refused    map[address.Key]outcome.Code
 	// meanwhile, if not nil, is called in each pause between two batches.
 	meanwhile func()
+	again     func()
 }
 
 func newBench(t *testing.T) *bench {
@@ -560,34 +560,75 @@ func TestSaveFails(t *testing.T) {
 	}
 }
 
-func TestWait(t *testing.T) {
-	var waited time.Duration
-	sleep := func(d time.Duration) { waited += d }
-	ready := func(errs ...error) func() error {
-		return func() error {
-			err := errs[0]
-			if len(errs) > 1 {
-				errs = errs[1:]
+func TestAttend(t *testing.T) {
+	never := errors.New("never")
+	for what, c := range map[string]struct {
+		ready []error // of one look after the other, the last for ever
+		// meanwhile is done in each pause after a run.
+		meanwhile func(*bench)
+		err       error
+		restored  int // there in the end
+		told      int // runs
+		waited    time.Duration
+	}{
+		"ready":              {[]error{nil}, nil, nil, 2, 1, SettleFor},
+		"later":              {[]error{kernel.ErrMissing, fmt.Errorf("x is %w", kernel.ErrDown), nil}, nil, nil, 2, 1, 2*waitPause + SettleFor},
+		"not in time":        {[]error{kernel.ErrDown}, nil, ErrNotReady, 0, 0, WaitFor},
+		"never":              {[]error{never}, nil, never, 0, 0, 0},
+		"set up once more":   {[]error{nil}, func(b *bench) { b.PeerList = nil }, nil, 2, 2, 2 * SettleFor},
+		"set up for ever":    {[]error{nil}, func(b *bench) { b.PeerList = nil; b.meanwhile = b.again }, nil, 2, maxRuns, (maxRuns - 1) * SettleFor},
+		"gone in the middle": {[]error{nil, kernel.ErrMissing, nil}, nil, nil, 2, 1, waitPause + SettleFor},
+	} {
+		b := newBench(t)
+		b.connected(key(1), key(2))
+		b.save(2)
+		b.reboot(0)
+		if what == "gone in the middle" {
+			gone := &kerneltest.Faulty{Devices: b.Devices, Fault: func(n int, method string) (error, bool) {
+				if method == "SetEntries" {
+					b.Through = nil
+					return kernel.ErrMissing, false
+				}
+				return nil, false
+			}}
+			b.Through = func(kernel.Devices) kernel.Devices { return gone }
+		}
+		var waited time.Duration
+		told := 0
+		b.again = func() { b.PeerList = nil }
+		b.meanwhile = nil
+		if c.meanwhile != nil {
+			b.meanwhile = func() { b.meanwhile = nil; c.meanwhile(b) }
+		}
+		looks := c.ready
+		err := Restore{
+			Host: b.Host, Domain: b.Config, LockTimeout: time.Minute, Prohibited: func(address.Key) bool { return false },
+			Sleep: func(d time.Duration) {
+				waited += d
+				if d == SettleFor && b.meanwhile != nil {
+					b.meanwhile()
+				}
+			},
+		}.Attend(t.Context(), func() error {
+			err := looks[0]
+			if len(looks) > 1 {
+				looks = looks[1:]
 			}
 			return err
+		}, func(Report, error) { told++ })
+		if !errors.Is(err, c.err) || told != c.told || len(b.PeerList) != c.restored || waited < c.waited || waited > c.waited+waitPause {
+			t.Errorf("%s: %v, told %d, %d peers, waited %s", what, err, told, len(b.PeerList), waited)
 		}
 	}
-	if err := Wait(t.Context(), ready(kernel.ErrMissing, fmt.Errorf("x is %w", kernel.ErrDown), nil), sleep); err != nil || waited != 2*waitPause {
-		t.Errorf("%v after %s", err, waited)
-	}
-	waited = 0
-	if err := Wait(t.Context(), ready(kernel.ErrDown), sleep); !errors.Is(err, ErrNotReady) || waited < WaitFor {
-		t.Errorf("%v after %s", err, waited)
-	}
-	waited = 0
-	for _, never := range []error{kernel.ErrUnfit, fs.ErrPermission} {
-		if err := Wait(t.Context(), ready(never), sleep); !errors.Is(err, never) || waited != 0 {
-			t.Errorf("%v after %s", err, waited)
-		}
+	// Where nothing is saved there is nothing to wait for.
+	b := newBench(t)
+	if err := (Restore{Host: b.Host, Domain: b.Config, LockTimeout: time.Minute, Sleep: func(time.Duration) { t.Error("a pause") }}).Attend(
+		t.Context(), func() error { return nil }, func(Report, error) {}); err != nil {
+		t.Error(err)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if err := Wait(ctx, ready(kernel.ErrDown), sleep); !errors.Is(err, context.Canceled) {
+	if err := (Restore{Host: b.Host, Domain: b.Config}).Attend(ctx, func() error { return kernel.ErrDown }, nil); !errors.Is(err, context.Canceled) {
 		t.Error(err)
 	}
 }

@@ -157,10 +157,12 @@ func Write(c config.Config, dir string) error {
 }
 
 // writeRestore has the domain's peers restored whenever one of its interfaces
-// appears, and saved before they go.
+// appears or is set up anew, and saved before they go.
 func writeRestore(d config.Domain, dir string) error {
-	for _, name := range []string{d.WireGuard, d.VXLAN} {
-		if err := want(dir, deviceName(name), RestoreName(d.Name), "wgkex-restore@.service"); err != nil {
+	// When systemd-networkd starts it configures WireGuard interfaces anew that it
+	// finds, and so removes their peers.
+	for _, who := range []string{deviceName(d.WireGuard), deviceName(d.VXLAN), "systemd-networkd.service"} {
+		if err := want(dir, who, RestoreName(d.Name), "wgkex-restore@.service"); err != nil {
 			return err
 		}
 	}
