@@ -56,7 +56,7 @@ run: $(DEB)
 # are a sixth faster on two emulated ones; test-long has two.
 test: lint unit fuzz
 	bench/run --smoke
-	$(MAKE) -j2 VM_CPUS=1 vm-bookworm vm-trixie
+	$(MAKE) -j2 VM_CPUS=1 vm-bookworm vm-trixie reboot-bookworm reboot-trixie
 	@echo "all tests passed"
 
 # What takes too long for each change: attacks at full size, and Ansible. Run it
@@ -98,6 +98,13 @@ vm-%: $(DEB) build/vm/suite.test build/vm/kernel.test build/vm/probe
 	cp test/vm/suite/{gateway,router} build/vm/$*/suite-files
 	printf '%s\n' $(if $(RUN),-test.run '$(RUN)',-test.skip '^TestLong') > build/vm/$*/suite-files/arguments
 	WGKEX_VM_DEB=$(DEB) WGKEX_VM_TIMEOUT=4800 WGKEX_VM_CPUS=$(VM_CPUS) test/vm/run -r $* -f build/vm/$*/suite-files -f build/vm/suite.test -f build/vm/kernel.test -f $(DEB) test/vm/suite/run 2>&1 | sed -u 's/^/$*: /'
+
+# A VM of one release that boots several times: what becomes of routers when the
+# gateway does.
+reboot-%: $(DEB)
+	mkdir -p build/vm/reboot-$*/suite-files
+	cp test/vm/suite/{gateway,router} build/vm/reboot-$*/suite-files
+	WGKEX_VM_DEB=$(DEB) WGKEX_VM_CPUS=$(VM_CPUS) test/vm/run -b -r $* -f build/vm/reboot-$*/suite-files test/vm/suite/reboot 2>&1 | sed -u 's/^/$* reboot: /'
 
 build/vm/suite.test: FORCE
 	CGO_ENABLED=0 go test -c -tags vm -trimpath -o $@ ./test/vm/suite

@@ -34,9 +34,6 @@ func restoreDomain(ctx context.Context, reporter *restore.Reporter) error {
 
 func saveDomain(ctx context.Context, reporter *restore.Reporter) error {
 	_, d, err := config.EffectiveDomain(reporter.Domain)
-	if errors.Is(err, config.ErrNoDomain) { // any more
-		return fmt.Errorf("%w: %w", restore.ErrNothingToSave, err)
-	}
 	if err != nil {
 		return err
 	}

@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"wgkex/internal/address"
+	"wgkex/internal/config"
+	"wgkex/internal/kernel"
 	"wgkex/internal/logging"
 
 	"github.com/coreos/go-systemd/v22/journal"
@@ -58,17 +60,18 @@ func (p *Reporter) Finished(r Report, err error) {
 		logging.Field{Name: "DURATION_MS", Value: strconv.FormatInt(r.Duration.Milliseconds(), 10)})
 }
 
-// ErrNothingToSave is the error when the interfaces or the domain are gone before
-// the peers were saved. What was saved before stays.
+// ErrNothingToSave is the error when the interfaces are gone before the peers were
+// saved. What was saved before stays.
 var ErrNothingToSave = errors.New("not saved")
 
 // Failed tells of an error of what the reporter is for, and reports whether it is
-// a failure. It is none if the interfaces are not there, since systemd starts a
-// run when they are, nor if the run was told to end.
+// a failure. It is none if the interfaces are not there or cannot serve, since
+// systemd starts a run when they are made anew, nor if the domain is gone from the
+// configuration or the run was told to end.
 func (p *Reporter) Failed(err error) bool {
 	priority, failed := journal.PriErr, true
 	switch {
-	case errors.Is(err, ErrNotReady):
+	case errors.Is(err, ErrNotReady), errors.Is(err, kernel.ErrUnfit), errors.Is(err, config.ErrNoDomain):
 		priority, failed = journal.PriWarning, false
 	case errors.Is(err, ErrNothingToSave), errors.Is(err, context.Canceled):
 		priority, failed = journal.PriNotice, false
