@@ -131,15 +131,8 @@ func (c Cleanup) save(r *Report, removed []address.Key) error {
 }
 
 // locked calls do with the domain's lock held.
-func (c Cleanup) locked(do func(*domain.Domain) error) (err error) {
-	ctx, cancel := context.WithTimeout(context.Background(), c.LockTimeout)
-	defer cancel()
-	d, err := c.Host.Open(ctx, c.Domain)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, d.Close()) }()
-	return do(d)
+func (c Cleanup) locked(do func(*domain.Domain) error) error {
+	return c.Host.Locked(context.Background(), c.Domain, c.LockTimeout, do)
 }
 
 // survey reads all peers, which mark looks at, and puts right what is not as it

@@ -46,6 +46,18 @@ func (h Host) Open(ctx context.Context, c config.Domain) (*Domain, error) {
 	return &Domain{Config: c, Kernel: devices, Host: h, lock: lock}, nil
 }
 
+// Locked calls do with the domain open, for which it waits so long at most.
+func (h Host) Locked(ctx context.Context, c config.Domain, timeout time.Duration, do func(*Domain) error) (err error) {
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	d, err := h.Open(ctx, c)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, d.Close()) }()
+	return do(d)
+}
+
 // Close closes the interfaces and gives the lock back.
 func (d *Domain) Close() error {
 	return errors.Join(d.forget(), d.Kernel.Close(), d.lock.Close())

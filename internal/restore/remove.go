@@ -22,13 +22,14 @@ var (
 // Remove removes peers with all that belongs to them, and takes them out of what
 // is saved. It returns the error of each; err says that nothing is certain.
 func Remove(ctx context.Context, host domain.Host, c config.Domain, lockTimeout time.Duration, keys []address.Key) (errs []error, err error) {
-	ctx, cancel := context.WithTimeout(ctx, lockTimeout)
-	defer cancel()
-	d, err := host.Open(ctx, c)
-	if err != nil {
-		return nil, err
-	}
-	defer func() { err = errors.Join(err, d.Close()) }()
+	err = host.Locked(ctx, c, lockTimeout, func(d *domain.Domain) error {
+		errs, err = remove(d, keys)
+		return err
+	})
+	return errs, err
+}
+
+func remove(d *domain.Domain, keys []address.Key) (errs []error, err error) {
 	survey, err := d.Refresh(nil)
 	if err != nil {
 		return nil, err

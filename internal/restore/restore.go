@@ -87,7 +87,7 @@ func (r Restore) run(ctx context.Context, start time.Duration) (report Report, e
 	gone := report.Gone
 	for done := 0; ; {
 		anew := false
-		err := r.locked(ctx, func(d *domain.Domain) (err error) {
+		err := r.Host.Locked(ctx, r.Domain, r.LockTimeout, func(d *domain.Domain) (err error) {
 			if anew, err = run.prepare(d); err != nil || anew {
 				return err
 			}
@@ -149,18 +149,6 @@ func bySilence(a, b policy.Saved) int {
 		return 1
 	}
 	return 0
-}
-
-// locked calls do with the domain's lock held.
-func (r Restore) locked(ctx context.Context, do func(*domain.Domain) error) (err error) {
-	ctx, cancel := context.WithTimeout(ctx, r.LockTimeout)
-	defer cancel()
-	d, err := r.Host.Open(ctx, r.Domain)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, d.Close()) }()
-	return do(d)
 }
 
 // run is a Restore under way.
