@@ -620,13 +620,8 @@ func TestEveryStepFails(t *testing.T) {
 		b.Handshake(key(5))
 		return b
 	}
-	through := func(b *bench, fault func(n int, method string) (error, bool)) (calls *[]string) {
-		faulty := &kerneltest.Faulty{Devices: b.Devices, Fault: fault}
-		b.Through = func(kernel.Devices) kernel.Devices { return faulty }
-		return &faulty.Calls
-	}
 	b := prepare()
-	steps := through(b, func(int, string) (error, bool) { return nil, false })
+	steps := b.Faults(func(int, string) (error, bool) { return nil, false })
 	b.run(Report{Seen: 5, Live: 2, Removed: 3, Repaired: 1, Orphans: 1})
 	if len(*steps) < 6 {
 		t.Fatalf("only the steps %v", *steps)
@@ -640,7 +635,7 @@ func TestEveryStepFails(t *testing.T) {
 					t.Errorf("%s: not killed", what)
 				}
 			} else {
-				through(b, func(n int, _ string) (error, bool) {
+				b.Faults(func(n int, _ string) (error, bool) {
 					if n != step {
 						return nil, false
 					}

@@ -17,7 +17,6 @@ import (
 	"wgkex/internal/domain/domaintest"
 	"wgkex/internal/exchange"
 	"wgkex/internal/kernel"
-	"wgkex/internal/kernel/kerneltest"
 	"wgkex/internal/outcome"
 	"wgkex/internal/policy"
 	"wgkex/internal/saved"
@@ -435,13 +434,8 @@ func TestEveryStepFails(t *testing.T) {
 		b.AddStatic(key(9), "fd00::/64")
 		return b
 	}
-	through := func(b *bench, fault func(n int, method string) (error, bool)) (calls *[]string) {
-		faulty := &kerneltest.Faulty{Devices: b.Devices, Fault: fault}
-		b.Through = func(kernel.Devices) kernel.Devices { return faulty }
-		return &faulty.Calls
-	}
 	b := prepare()
-	steps := through(b, func(int, string) (error, bool) { return nil, false })
+	steps := b.Faults(func(int, string) (error, bool) { return nil, false })
 	b.run(Report{Saved: 3, Restored: 3})
 	if len(*steps) < 6 {
 		t.Fatalf("only the steps %v", *steps)
@@ -455,7 +449,7 @@ func TestEveryStepFails(t *testing.T) {
 					t.Errorf("%s: not killed", what)
 				}
 			} else {
-				through(b, func(n int, _ string) (error, bool) {
+				b.Faults(func(n int, _ string) (error, bool) {
 					if n != step {
 						return nil, false
 					}
@@ -584,14 +578,13 @@ func TestAttend(t *testing.T) {
 		b.save(2)
 		b.reboot(0)
 		if what == "gone in the middle" {
-			gone := &kerneltest.Faulty{Devices: b.Devices, Fault: func(n int, method string) (error, bool) {
+			b.Faults(func(_ int, method string) (error, bool) {
 				if method == "SetEntries" {
 					b.Through = nil
 					return kernel.ErrMissing, false
 				}
 				return nil, false
-			}}
-			b.Through = func(kernel.Devices) kernel.Devices { return gone }
+			})
 		}
 		var waited time.Duration
 		told := 0

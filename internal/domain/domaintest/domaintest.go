@@ -200,6 +200,14 @@ func (g *Gateway) Consistent() {
 // Whole describes all that the kernel holds.
 func (g *Gateway) Whole() string { return fmt.Sprint(g.PeerList, g.FDB) }
 
+// Faults has fault asked at each call to the kernel, see kerneltest.Faulty, until
+// Through is set to nil, and returns the methods that are called.
+func (g *Gateway) Faults(fault func(n int, method string) (error, bool)) (calls *[]string) {
+	faulty := &kerneltest.Faulty{Devices: g.Devices, Fault: fault}
+	g.Through = func(kernel.Devices) kernel.Devices { return faulty }
+	return &faulty.Calls
+}
+
 // killed is what a process that Kill ends panics with.
 type killed struct{}
 
