@@ -185,7 +185,11 @@ func TestRestoreRules(t *testing.T) {
 
 // Whatever is in the place of the file, nobody loses anything, and the journal
 // says what is wrong.
-func TestRestoreFiles(t *testing.T) {
+func TestRestoreFiles(t *testing.T)     { restoreFiles(t, 100000) }
+func TestLongRestoreFiles(t *testing.T) { restoreFiles(t, 1000000) }
+
+// restoreFiles has a file with so many lines among others.
+func restoreFiles(t *testing.T, many int) {
 	const domain = "files"
 	cleanupDomain(t, domain, 32)
 	keys := addPeers(t, domain, 3)
@@ -205,7 +209,7 @@ func TestRestoreFiles(t *testing.T) {
 		"a terabyte":      {"truncate -s 1T " + file, "not a regular file", false},
 		"garbage":         {"head -c 1000000 /dev/urandom > " + file, "not a file of saved peers", false},
 		"escapes":         {"(cat good; printf '\\033[2J\\033]0;x\\007\\n') > " + file, "1 of its lines are no peers", true},
-		"a million lines": {"(cat good; yes \"$(tail -n 1 good)\" | head -n 1000000) > " + file, "says that it has 3", true},
+		"many lines":      {fmt.Sprintf("(cat good; yes \"$(tail -n 1 good)\" | head -n %d) > %s", many, file), "says that it has 3", true},
 		"missing":         {":", "no peers of domain files are saved", false},
 	} {
 		if c.restored {
