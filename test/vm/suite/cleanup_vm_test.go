@@ -375,7 +375,7 @@ func TestCleanupAgainstExchange(t *testing.T) {
 	for i := range keys {
 		keys[i] = newKey(t)
 	}
-	end := time.Now().Add(time.Minute)
+	end := time.Now().Add(30 * time.Second)
 	var wg sync.WaitGroup
 	for worker := range 3 {
 		wg.Go(func() {

@@ -361,7 +361,7 @@ func TestLongAdd(t *testing.T) {
 // Routers come while 20,000 peers are restored: all are served.
 func TestLongRestoreMany(t *testing.T) { restoreMany(t, "exchanging", 36, 20000) }
 
-func TestRestoreMany(t *testing.T) { restoreMany(t, "exchanges", 37, 2000) }
+func TestRestoreMany(t *testing.T) { restoreMany(t, "exchanges", 37, 500) }
 
 func restoreMany(t *testing.T, domain string, number, n int) {
 	cleanupDomain(t, domain, number)
