@@ -7,7 +7,6 @@ import (
 	"os"
 	"strconv"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -369,25 +368,23 @@ func restoreMany(t *testing.T, domain string, number, n int) {
 	sh(t, "systemctl daemon-reload")
 	addPeers(t, domain, n)
 	sh(t, "wgkex save %s", domain)
-	var wg sync.WaitGroup
-	wg.Go(func() {
-		remake(t, domain, number, fmt.Sprintf("ip link del vx-%s; ip link del wg-%[1]s", domain))
-	})
-	served := 0
-	peers := func() int {
-		out, _ := try("wg show wg-%s peers 2> /dev/null | wc -l", domain)
-		count, _ := strconv.Atoi(out)
-		return count
-	}
-	for peers() < n+served {
-		if key := newKey(t); send(t, sharedPort, domain+"\n"+key.String()+"\n") == "" {
+	remake(t, domain, number, fmt.Sprintf("ip link del vx-%s; ip link del wg-%[1]s", domain))
+	served, refused := 0, ""
+	for {
+		key := newKey(t)
+		if got := send(t, sharedPort, domain+"\n"+key.String()+"\n"); got == "" {
 			served++
+		} else {
+			refused = got
+		}
+		out, _ := try("wg show wg-%s peers | wc -l", domain)
+		if count, _ := strconv.Atoi(out); count >= n+served {
+			break
 		}
 	}
-	wg.Wait()
 	t.Logf("%d exchanges meanwhile", served)
-	if served == 0 {
-		t.Error("none was served")
+	if served == 0 || refused != "" {
+		t.Errorf("%d were served, others were told %q", served, refused)
 	}
 	restored(t, domain, n+served)
 }
