@@ -62,10 +62,6 @@ func (d *devices) hasEntry(mac address.MAC, fits func(Entry) bool) (bool, error)
 	return false, nil
 }
 
-func (d *devices) SetEntry(mac address.MAC, dst netip.Addr) error {
-	return d.SetEntries([]Destination{{mac, dst}})
-}
-
 func (d *devices) SetEntries(entries []Destination) error {
 	// The kernel takes entries with IPv6 off, too, but nothing comes through.
 	if !d.ipv6 && len(entries) > 0 {
@@ -113,8 +109,6 @@ func destination(dst netip.Addr, via int) []nl.NetlinkRequestData {
 	}
 	return parts
 }
-
-func (d *devices) RemoveEntry(e Entry) error { return d.RemoveEntries([]Entry{e}) }
 
 func (d *devices) RemoveEntries(entries []Entry) error {
 	requests := make([]*nl.NetlinkRequest, len(entries))

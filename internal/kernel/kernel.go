@@ -80,20 +80,16 @@ type Devices interface {
 	// and does not say that it was interrupted. Should a kernel say so, the error
 	// is ErrInterrupted as with Peers.
 	Entries() ([]Entry, error)
-	// SetEntry makes sure of a permanent FDB entry via the WireGuard
-	// interface: for Flood one more destination, for any other MAC the only
-	// one. Doing it again changes nothing. The error is ErrUnfit when IPv6 is off
-	// or the VXLAN interface takes no IPv6 destinations.
-	SetEntry(mac address.MAC, dst netip.Addr) error
-	// SetEntries does for many what SetEntry does for one, many at a time. It
-	// tries all of them; the error is a *BulkError when some failed.
+	// SetEntries makes sure of permanent FDB entries via the WireGuard interface,
+	// many at a time: for Flood one more destination each, for any other MAC the
+	// only one. Doing it again changes nothing. It tries all of them; the error is a
+	// *BulkError when some failed. That of one is ErrUnfit when IPv6 is off or the
+	// VXLAN interface takes no IPv6 destinations.
 	SetEntries(entries []Destination) error
-	// RemoveEntry removes an FDB entry. One that is not there is no error. An
-	// entry of Flood whose Via is an interface that is gone stays, without an
-	// error: the kernel has no request that removes it alone.
-	RemoveEntry(e Entry) error
-	// RemoveEntries does for many what RemoveEntry does for one, with an error as
-	// of SetEntries.
+	// RemoveEntries removes FDB entries, many at a time, with an error as of
+	// SetEntries. One that is not there is no error. An entry of Flood whose Via is an
+	// interface that is gone stays, without an error: the kernel has no request that
+	// removes it alone.
 	RemoveEntries(entries []Entry) error
 
 	Close() error

@@ -187,8 +187,8 @@ func TestEntries(t *testing.T) {
 	}
 	has(false)
 	for range 2 { // the second time changes nothing
-		ok(t, d.SetEntry(mac, addr))
-		ok(t, d.SetEntry(Flood, addr))
+		ok(t, d.SetEntries([]Destination{{mac, addr}}))
+		ok(t, d.SetEntries([]Destination{{Flood, addr}}))
 	}
 	has(true)
 	out := sh(t, "bridge fdb show dev vxtest | grep 'fe80::a '")
@@ -198,7 +198,7 @@ func TestEntries(t *testing.T) {
 	}
 	// The MAC moves, as of a router that the switch had learned elsewhere.
 	sh(t, "bridge fdb replace %s dev vxtest dst fe80::55 dynamic", mac)
-	ok(t, d.SetEntry(mac, addr))
+	ok(t, d.SetEntries([]Destination{{mac, addr}}))
 	if out := sh(t, "bridge fdb show dev vxtest | grep %s", mac); out != "02:01:02:03:04:05 dst fe80::a via wgtest self permanent" {
 		t.Errorf("after the MAC moved: %q", out)
 	}
@@ -219,8 +219,8 @@ func TestEntries(t *testing.T) {
 		t.Errorf("%d entries, want 4: %+v", len(entries), entries)
 	}
 	for range 2 { // the second time it is gone already
-		ok(t, d.RemoveEntry(Entry{MAC: mac, Dst: addr, Via: via}))
-		ok(t, d.RemoveEntry(Entry{MAC: Flood, Dst: addr, Via: via}))
+		ok(t, d.RemoveEntries([]Entry{{MAC: mac, Dst: addr, Via: via}}))
+		ok(t, d.RemoveEntries([]Entry{{MAC: Flood, Dst: addr, Via: via}}))
 	}
 	has(false)
 	if out := sh(t, "bridge fdb show dev vxtest"); out != foreign {
@@ -245,8 +245,8 @@ func TestDevicesGone(t *testing.T) {
 	for what, err := range map[string]error{
 		"PublicKey": keyErr, "Peers": peersErr, "Peer": peerErr, "HasEntry": hasErr, "Entries": entriesErr,
 		"AddPeer": d.AddPeer(key, addr), "ResetPeer": d.ResetPeer(key, addr), "RemovePeers": d.RemovePeers([]address.Key{key}),
-		"Readdress": d.Readdress(key, addr),
-		"SetEntry":  d.SetEntry(address.RFC4291.MAC(key), addr), "RemoveEntry": d.RemoveEntry(Entry{MAC: address.RFC4291.MAC(key), Dst: addr}),
+		"Readdress":  d.Readdress(key, addr),
+		"SetEntries": d.SetEntries([]Destination{{address.RFC4291.MAC(key), addr}}), "RemoveEntries": d.RemoveEntries([]Entry{{MAC: address.RFC4291.MAC(key), Dst: addr}}),
 	} {
 		if !errors.Is(err, ErrMissing) {
 			t.Errorf("%s: %v", what, err)
@@ -265,17 +265,17 @@ func TestWireGuardGone(t *testing.T) {
 	addr, mac, moved := netip.MustParseAddr("fe80::a"), address.MAC{2, 1}, address.MAC{2, 2}
 	via := d.Index().WireGuard
 	for _, m := range []address.MAC{mac, moved, Flood} {
-		ok(t, d.SetEntry(m, addr))
+		ok(t, d.SetEntries([]Destination{{m, addr}}))
 	}
 	sh(t, "ip link del wggone")
-	if err := d.SetEntry(mac, addr); !errors.Is(err, ErrMissing) || !strings.Contains(err.Error(), "wggone") {
+	if err := d.SetEntries([]Destination{{mac, addr}}); !errors.Is(err, ErrMissing) || !strings.Contains(err.Error(), "wggone") {
 		t.Errorf("setting an entry: %v", err)
 	}
 	// Others have an entry of their own towards the same address.
 	sh(t, "bridge fdb append 00:00:00:00:00:00 dev vxstays dst fe80::a; bridge fdb replace %s dev vxstays dst fe80::a", moved)
 	for range 2 { // the second time it is gone already
 		for _, m := range []address.MAC{mac, moved, Flood} {
-			ok(t, d.RemoveEntry(Entry{MAC: m, Dst: addr, Via: via}))
+			ok(t, d.RemoveEntries([]Entry{{MAC: m, Dst: addr, Via: via}}))
 		}
 	}
 	entries, err := d.Entries()
@@ -305,7 +305,7 @@ func TestUnfitVXLAN(t *testing.T) {
 		ok(t, err)
 		defer d.Close()
 		for _, mac := range []address.MAC{Flood, {2}} {
-			err := d.SetEntry(mac, netip.MustParseAddr("fe80::a"))
+			err := d.SetEntries([]Destination{{mac, netip.MustParseAddr("fe80::a")}})
 			switch {
 			case !c.unfit:
 				ok(t, err)

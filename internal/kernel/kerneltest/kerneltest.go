@@ -184,12 +184,6 @@ func (d *Devices) Entries() (entries []kernel.Entry, err error) {
 	return entries, err
 }
 
-func (d *Devices) SetEntry(mac address.MAC, dst netip.Addr) error {
-	d.between("SetEntry")
-	d.set(mac, dst)
-	return nil
-}
-
 func (d *Devices) SetEntries(entries []kernel.Destination) error {
 	d.between("SetEntries")
 	for _, e := range entries {
@@ -206,12 +200,6 @@ func (d *Devices) set(mac address.MAC, dst netip.Addr) {
 	if !slices.Contains(d.FDB, e) {
 		d.FDB = append(d.FDB, e)
 	}
-}
-
-func (d *Devices) RemoveEntry(e kernel.Entry) error {
-	d.between("RemoveEntry")
-	d.unset(e)
-	return nil
 }
 
 func (d *Devices) RemoveEntries(entries []kernel.Entry) error {
@@ -309,14 +297,6 @@ func (f *Faulty) HasEntry(mac address.MAC, dst netip.Addr) (bool, error) {
 }
 
 func (f *Faulty) Entries() ([]kernel.Entry, error) { return result(f, "Entries", f.Devices.Entries) }
-
-func (f *Faulty) SetEntry(mac address.MAC, dst netip.Addr) error {
-	return f.do("SetEntry", func() error { return f.Devices.SetEntry(mac, dst) })
-}
-
-func (f *Faulty) RemoveEntry(e kernel.Entry) error {
-	return f.do("RemoveEntry", func() error { return f.Devices.RemoveEntry(e) })
-}
 
 func (f *Faulty) SetEntries(entries []kernel.Destination) error {
 	return f.do("SetEntries", func() error { return f.Devices.SetEntries(entries) })

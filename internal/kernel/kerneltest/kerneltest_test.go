@@ -86,10 +86,8 @@ func calls(d kernel.Devices) map[string]func() error {
 		"RemovePeers":   func() error { return d.RemovePeers([]address.Key{one}) },
 		"HasEntry":      func() error { _, err := d.HasEntry(address.MAC{2}, netip.Addr{}); return err },
 		"Entries":       func() error { _, err := d.Entries(); return err },
-		"SetEntry":      func() error { return d.SetEntry(address.MAC{2}, at) },
 		"SetEntries":    func() error { return d.SetEntries([]kernel.Destination{{MAC: address.MAC{2}, Addr: at}}) },
 		"RemoveEntries": func() error { return d.RemoveEntries([]kernel.Entry{{MAC: address.MAC{2}, Dst: at}}) },
-		"RemoveEntry":   func() error { return d.RemoveEntry(kernel.Entry{MAC: address.MAC{2}, Dst: at}) },
 	}
 }
 
