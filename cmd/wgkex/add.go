@@ -34,7 +34,13 @@ func addCommand() *cobra.Command {
 			}
 			add := client.Add{Socket: client.LocalSocket, Domain: args[0], Out: cmd.OutOrStdout(), Err: cmd.ErrOrStderr()}
 			if info, err := os.Stderr.Stat(); err == nil && info.Mode()&os.ModeCharDevice != 0 {
-				add.Progress = func(done, of int) { fmt.Fprintf(cmd.ErrOrStderr(), "\r%d of %d", done, of) }
+				add.Progress = func(done, of int) {
+					end := ""
+					if done == of {
+						end = "\n"
+					}
+					fmt.Fprintf(cmd.ErrOrStderr(), "\r%d of %d%s", done, of, end)
+				}
 			}
 			all, err := add.Run(cmd.Context(), keys)
 			switch {

@@ -19,11 +19,11 @@ type Add struct {
 	// Out gets a summary, Err a line for each key that was not accepted.
 	Out, Err io.Writer
 	// Progress, if not nil, is told from time to time how many of how many were
-	// answered.
+	// answered, if there are many, the last time of all.
 	Progress func(done, of int)
 }
 
-// progressSteps is how often Progress is told.
+// progressSteps is how often Progress is told. Fewer keys are not many.
 const progressSteps = 100
 
 // Run reads a key from each line, as wg show INTERFACE peers and wg show INTERFACE
@@ -55,7 +55,7 @@ func (a Add) Run(ctx context.Context, keys io.Reader) (all bool, err error) {
 			refused++
 			fmt.Fprintf(a.Err, "%s: %s", printable(requests[i].Key), answer.Printable())
 		}
-		if done := i + 1; a.Progress != nil && (done == len(requests) || done%max(len(requests)/progressSteps, 1) == 0) {
+		if done := i + 1; a.Progress != nil && len(requests) > progressSteps && (done == len(requests) || done%max(len(requests)/progressSteps, 1) == 0) {
 			a.Progress(done, len(requests))
 		}
 	})

@@ -149,4 +149,8 @@ func TestAddProgress(t *testing.T) {
 	if len(told) < 2 || told[len(told)-1] != 450 {
 		t.Errorf("told %v", told)
 	}
+	told = nil
+	if all, err := add.Run(t.Context(), strings.NewReader("k\nk\n")); !all || err != nil || told != nil {
+		t.Error(all, err, told)
+	}
 }
