@@ -87,16 +87,17 @@ func TestRestore(t *testing.T) {
 			reach(t, router, 100+number)
 		}
 	}
-	// The WireGuard interface alone: VXLAN goes with its lower interface, so it is
-	// one without.
+	// The VXLAN interface alone. The WireGuard interface is never alone: the other,
+	// which is bound to it, goes with it.
 	sh(t, `address=$(ip -6 addr show wg-%s | sed -n 's,.*inet6 \(fe80[^/]*\)/.*,\1,p'); ip link del vx-%[1]s
-		ip link add vx-%[1]s type vxlan id %[2]d local $address dstport 8472
+		ip link add vx-%[1]s type vxlan id %[2]d local $address dstport 8472 dev wg-%[1]s
 		ip addr add fd00:%[2]d::1/64 dev vx-%[1]s nodad; ip link set vx-%[1]s mtu 1350 up`, domain, 100+number)
 	restored(t, domain, 200)
-	sh(t, `address=$(ip -6 addr show wg-%s | sed -n 's,.*inet6 \(fe80[^/]*\)/.*,\1,p'); ip link del wg-%[1]s
-		ip link add wg-%[1]s type wireguard; wg set wg-%[1]s private-key wg-%[1]s.key listen-port %[2]d
-		ip addr add $address/64 dev wg-%[1]s nodad; ip link set wg-%[1]s mtu 1420 up`, domain, 51820+number)
+	remake(t, domain, number, fmt.Sprintf("ip link del wg-%s; ! ip link show vx-%[1]s 2> /dev/null", domain))
 	restored(t, domain, 200)
+	for _, router := range routers {
+		reach(t, router, 100+number)
+	}
 	// Nothing says that somebody has written the peers anew.
 	sh(t, "wg showconf wg-%s | sed '/^.Peer/,$d' > interface.conf; wg syncconf wg-%[1]s interface.conf", domain)
 	if out := sh(t, "wg show wg-%s peers", domain); out != "" {
