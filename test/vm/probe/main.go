@@ -105,9 +105,14 @@ func attempts() []attempt {
 	for _, path := range []string{"/etc/shadow", "/root/secret", "/home/other/secret", "/proc/1/environ", "/proc/kcore", "/dev/mem", "/run/other/secret", "/var/lib/wgkex/secret"} {
 		list = append(list, attempt{"read " + path, read(path)})
 	}
-	for _, dir := range []string{"/", "/etc", "/etc/wgkex", "/usr/lib/wgkex", "/run", "/run/wgkex", "/run/systemd/system", "/tmp", "/var/tmp", "/dev/shm", "/home", "/root", "/var/lib", "/var/lib/wgkex"} {
+	for _, dir := range []string{"/", "/etc", "/etc/wgkex", "/usr/lib/wgkex", "/run", "/run/wgkex", "/run/systemd/system", "/tmp", "/var/tmp", "/dev/shm", "/home", "/root", "/var/lib"} {
 		list = append(list, attempt{"write to " + dir, write(dir)})
 	}
+	saved := attempt{"write to the saved peers", write("/var/lib/wgkex")}
+	if os.Getenv("LISTEN_FDS") == "" { // cleanup saves them, handlers do not
+		saved.name = "allowed: " + saved.name
+	}
+	list = append(list, saved)
 	for _, program := range []string{"/bin/sh", "/usr/bin/wgkex", "/usr/bin/env"} {
 		// Last, since success does not come back.
 		list = append(list, attempt{"execute " + program, func() error {
