@@ -222,13 +222,18 @@ func (d *Domain) keep(save func() (*State, error)) error {
 
 // NoteRestored keeps that so many saved peers were restored at the given time.
 func (d *Domain) NoteRestored(peers int, at time.Duration) error {
+	h := d.state.header
+	h.RestoredAt, h.RestoredPeers = int64(at), uint32(peers)
+	return d.rewrite(h)
+}
+
+// rewrite writes the state anew with the header, its events as part of the records.
+func (d *Domain) rewrite(h header) error {
 	s := d.state
 	table, err := s.table()
 	if err != nil {
 		return err
 	}
-	h := s.header
-	h.RestoredAt, h.RestoredPeers = int64(at), uint32(peers)
 	return d.keep(func() (*State, error) { return saveTable(d.statePath(), h, table, s.Others) })
 }
 
@@ -236,11 +241,7 @@ func (d *Domain) NoteRestored(peers int, at time.Duration) error {
 func (d *Domain) note(events ...event) error {
 	for some := range slices.Chunk(events, maxEvents) {
 		if s := d.state; len(s.events)+len(some) > maxEvents {
-			table, err := s.table()
-			if err != nil {
-				return err
-			}
-			if err := d.keep(func() (*State, error) { return saveTable(d.statePath(), s.header, table, s.Others) }); err != nil {
+			if err := d.rewrite(s.header); err != nil {
 				return err
 			}
 		}

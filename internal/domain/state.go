@@ -192,12 +192,20 @@ func (s *State) Find(mac address.MAC) ([]policy.Record, error) {
 
 // Load reads all records into memory, for many a Find.
 func (s *State) Load() error {
+	text, err := s.text()
+	if err == nil {
+		s.records = bytes.NewReader(text)
+	}
+	return err
+}
+
+// text is all records as they are in the file.
+func (s *State) text() ([]byte, error) {
 	text := make([]byte, int(s.header.Records)*recordSize)
 	if n, err := s.records.ReadAt(text, 0); n < len(text) {
-		return fmt.Errorf("reading records: %w", err)
+		return nil, fmt.Errorf("reading records: %w", err)
 	}
-	s.records = bytes.NewReader(text)
-	return nil
+	return text, nil
 }
 
 // apply makes the records what they are after the event.
@@ -251,9 +259,9 @@ func (s *State) All() ([]policy.Record, error) {
 
 // table is all records, in their order, with what happened since.
 func (s *State) table() ([]fileRecord, error) {
-	text := make([]byte, int(s.header.Records)*recordSize)
-	if n, err := s.records.ReadAt(text, 0); n < len(text) {
-		return nil, fmt.Errorf("reading records: %w", err)
+	text, err := s.text()
+	if err != nil {
+		return nil, err
 	}
 	// Those of the peers that something has happened to since.
 	changed := make(map[address.Key][]policy.Record, len(s.events))

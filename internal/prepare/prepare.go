@@ -121,12 +121,8 @@ func (p Prepare) refreshAll(ctx context.Context, name string) {
 }
 
 func (p Prepare) refresh(ctx context.Context, c config.Domain) error {
-	ctx, cancel := context.WithTimeout(ctx, DomainTimeout)
-	defer cancel()
-	d, err := p.Host.Open(ctx, c)
-	if err != nil {
+	return p.Host.Locked(ctx, c, DomainTimeout, func(d *domain.Domain) error {
+		_, err := d.Refresh(nil)
 		return err
-	}
-	_, err = d.Refresh(nil)
-	return errors.Join(err, d.Close())
+	})
 }
