@@ -226,6 +226,11 @@ func batch(g gateway, count, parallel int, during time.Duration, hostile bool, l
 		ctx, cancel = context.WithTimeout(ctx, during)
 		defer cancel()
 	}
+	// A dialer gives up at the deadline, which can be before the context knows of it.
+	over := func() bool {
+		end, limited := ctx.Deadline()
+		return ctx.Err() != nil || limited && !time.Now().Before(end)
+	}
 	sessions := make([]session, parallel)
 	for i := range sessions {
 		sessions[i].gateway = g
@@ -243,13 +248,13 @@ func batch(g gateway, count, parallel int, during time.Duration, hostile bool, l
 				i := next
 				next++
 				mu.Unlock()
-				if i >= count || ctx.Err() != nil {
+				if i >= count || over() {
 					return
 				}
 				began := time.Now()
 				in, err := s.exchange(ctx, i)
 				took := time.Since(began)
-				if !in && ctx.Err() != nil {
+				if !in && over() {
 					return
 				}
 				mu.Lock()
