@@ -11,6 +11,8 @@ import (
 	"unicode"
 
 	"wgkex/internal/address"
+	"wgkex/internal/outcome"
+	"wgkex/internal/protocol"
 )
 
 // Add asks for exchanges with many keys, and tells what became of them.
@@ -31,7 +33,7 @@ const progressSteps = 100
 // all were accepted. Empty lines and those that begin with # are left out. The
 // error says that not all were answered.
 func (a Add) Run(ctx context.Context, keys io.Reader) (all bool, err error) {
-	var requests []Request
+	var requests []protocol.Request
 	refused := 0
 	lines := bufio.NewScanner(keys)
 	for lines.Scan() {
@@ -41,7 +43,7 @@ func (a Add) Run(ctx context.Context, keys io.Reader) (all bool, err error) {
 			refused++
 			fmt.Fprintf(a.Err, "%s: %v\n", printable(key), err)
 		case key != "":
-			requests = append(requests, Request{a.Domain, key})
+			requests = append(requests, protocol.Request{Domain: a.Domain, Key: key, Way: outcome.Local})
 		}
 	}
 	if err := lines.Err(); err != nil {

@@ -4,24 +4,22 @@ import (
 	"bufio"
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"net"
 	"syscall"
 	"time"
+
+	"wgkex/internal/protocol"
 )
 
 // LocalSocket is where programs of this gateway ask for exchanges.
 const LocalSocket = "/run/wgkex/local.sock"
 
-// Request is an exchange to ask for. Neither may have a newline in it.
-type Request struct{ Domain, Key string }
-
 // Local asks for exchanges on a local socket, many at a time, and tells of each
 // answer, in order. The process at the other end may end between two of them:
 // then it asks another one for the rest. The error says that there are no more
 // answers.
-func Local(ctx context.Context, socket string, requests []Request, answered func(i int, a Answer)) error {
+func Local(ctx context.Context, socket string, requests []protocol.Request, answered func(i int, a Answer)) error {
 	for done := 0; done < len(requests); {
 		n, err := askLocal(ctx, socket, requests[done:], func(i int, a Answer) { answered(done+i, a) })
 		done += n
@@ -36,7 +34,7 @@ func Local(ctx context.Context, socket string, requests []Request, answered func
 }
 
 // askLocal asks on one connection and returns how many were answered.
-func askLocal(ctx context.Context, socket string, requests []Request, answered func(int, Answer)) (n int, err error) {
+func askLocal(ctx context.Context, socket string, requests []protocol.Request, answered func(int, Answer)) (n int, err error) {
 	dialed, err := new(net.Dialer).DialContext(ctx, "unix", socket)
 	if err != nil {
 		return 0, err
@@ -49,7 +47,7 @@ func askLocal(ctx context.Context, socket string, requests []Request, answered f
 		// What cannot be written is not answered.
 		buffer := bufio.NewWriter(conn)
 		for _, r := range requests {
-			fmt.Fprintf(buffer, "%s\n%s\n", r.Domain, r.Key)
+			_, _ = buffer.WriteString(r.Lines())
 		}
 		_ = buffer.Flush()
 		_ = conn.CloseWrite()

@@ -12,6 +12,8 @@ import (
 	"testing"
 
 	"wgkex/internal/address"
+	"wgkex/internal/outcome"
+	"wgkex/internal/protocol"
 )
 
 // local serves connections to a local socket, each by one of the functions, the
@@ -54,7 +56,7 @@ func answering(n int) func(*bufio.Scanner, io.Writer) {
 			if !in.Scan() {
 				return
 			}
-			if strings.HasPrefix(in.Text(), "bad") {
+			if strings.HasPrefix(in.Text(), "bad") || in.Text() == "-" { // what can be no line is sent as -
 				fmt.Fprintf(out, "ERR: INVALID_WGKEY\n")
 			} else {
 				fmt.Fprintf(out, "OK\n")
@@ -63,9 +65,9 @@ func answering(n int) func(*bufio.Scanner, io.Writer) {
 	}
 }
 
-func requests(n int) (list []Request) {
+func requests(n int) (list []protocol.Request) {
 	for i := range n {
-		list = append(list, Request{"d", fmt.Sprint("key", i)})
+		list = append(list, protocol.Request{Domain: "d", Key: fmt.Sprint("key", i), Way: outcome.Local})
 	}
 	return list
 }

@@ -29,8 +29,8 @@ const (
 // the header are for atomic access alone.
 type layout struct {
 	header header
-	// results is in the order of outcome.Codes.
-	results [16]uint64
+	// results is in the order of outcome.Ways, then of outcome.Codes.
+	results [8][16]uint64
 	// window is the number of the current logWindow since 1970, logged and
 	// leftOut count its entries.
 	window, logged, leftOut uint64
@@ -45,7 +45,7 @@ type header struct {
 
 const size = int(unsafe.Sizeof(layout{}))
 
-var ours = header{magic: [8]byte([]byte("wgkexcnt")), version: 1, size: uint32(size)}
+var ours = header{magic: [8]byte([]byte("wgkexcnt")), version: 2, size: uint32(size)}
 
 // Counters is an open file of counters.
 type Counters struct {
@@ -165,10 +165,10 @@ func (c *Counters) Close() error {
 }
 
 // Count counts one outcome.
-func (c *Counters) Count(code outcome.Code) {
+func (c *Counters) Count(way outcome.Way, code outcome.Code) {
 	for i, known := range outcome.Codes {
 		if known == code {
-			atomic.AddUint64(&c.results[i], 1)
+			atomic.AddUint64(&c.results[way][i], 1)
 		}
 	}
 }
@@ -187,10 +187,24 @@ func (c *Counters) AllowLog(now time.Time) (ok bool, leftOut uint64) {
 	return true, atomic.SwapUint64(&c.leftOut, 0)
 }
 
-// Read is the number of outcomes by their code, without those that never came.
-// A file that is not there counts nothing.
-func Read(path string) (map[outcome.Code]uint64, error) {
-	results := map[outcome.Code]uint64{}
+// Results is the number of outcomes by way and code, without those that never
+// came.
+type Results map[outcome.Way]map[outcome.Code]uint64
+
+// Total is the number of outcomes by their code alone.
+func (r Results) Total() map[outcome.Code]uint64 {
+	total := map[outcome.Code]uint64{}
+	for _, counts := range r {
+		for code, n := range counts {
+			total[code] += n
+		}
+	}
+	return total
+}
+
+// Read reads a file. One that is not there counts nothing.
+func Read(path string) (Results, error) {
+	results := Results{}
 	f, err := openFile(path, os.O_RDONLY)
 	if errors.Is(err, fs.ErrNotExist) {
 		return results, nil
@@ -209,9 +223,14 @@ func Read(path string) (map[outcome.Code]uint64, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", path, err)
 	}
-	for i, code := range outcome.Codes {
-		if l.results[i] > 0 {
-			results[code] = l.results[i]
+	for _, way := range outcome.Ways {
+		for i, code := range outcome.Codes {
+			if n := l.results[way][i]; n > 0 {
+				if results[way] == nil {
+					results[way] = map[outcome.Code]uint64{}
+				}
+				results[way][code] = n
+			}
 		}
 	}
 	return results, nil

@@ -19,7 +19,7 @@ import (
 )
 
 func TestCount(t *testing.T) {
-	if len(outcome.Codes) > len(layout{}.results) {
+	if len(outcome.Ways) > len(layout{}.results) || len(outcome.Codes) > len(layout{}.results[0]) {
 		t.Fatalf("no place for %d codes", len(outcome.Codes))
 	}
 	path := filepath.Join(t.TempDir(), "counters")
@@ -35,9 +35,10 @@ func TestCount(t *testing.T) {
 				return
 			}
 			for range 1000 {
-				c.Count(outcome.OK)
-				c.Count(outcome.Busy)
-				c.Count("of no meaning")
+				c.Count(outcome.TCP, outcome.OK)
+				c.Count(outcome.TCP, outcome.Busy)
+				c.Count(outcome.HTTP, outcome.Busy)
+				c.Count(outcome.TCP, "of no meaning")
 			}
 			if err := c.Close(); err != nil {
 				t.Error(err)
@@ -45,9 +46,13 @@ func TestCount(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	want := map[outcome.Code]uint64{outcome.OK: 8000, outcome.Busy: 8000}
-	if got, err := Read(path); err != nil || !reflect.DeepEqual(got, want) {
+	want := Results{outcome.TCP: {outcome.OK: 8000, outcome.Busy: 8000}, outcome.HTTP: {outcome.Busy: 8000}}
+	got, err := Read(path)
+	if err != nil || !reflect.DeepEqual(got, want) {
 		t.Errorf("got %v, %v, want %v", got, err, want)
+	}
+	if total := got.Total(); !reflect.DeepEqual(total, map[outcome.Code]uint64{outcome.OK: 8000, outcome.Busy: 16000}) {
+		t.Errorf("in total %v", total)
 	}
 }
 
@@ -102,9 +107,9 @@ func TestForeign(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 			continue
 		}
-		c.Count(outcome.Busy)
+		c.Count(outcome.TCP, outcome.Busy)
 		c.Close()
-		if got, err := Read(path); err != nil || !reflect.DeepEqual(got, map[outcome.Code]uint64{outcome.Busy: 1}) {
+		if got, err := Read(path); err != nil || !reflect.DeepEqual(got, Results{outcome.TCP: {outcome.Busy: 1}}) {
 			t.Errorf("%s: counted %v, %v", name, got, err)
 		}
 	}
@@ -141,9 +146,9 @@ func TestUnfinished(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		c.Count(outcome.OK)
+		c.Count(outcome.TCP, outcome.OK)
 		c.Close()
-		if got, err := Read(path); err != nil || got[outcome.OK] != 1 {
+		if got, err := Read(path); err != nil || got[outcome.TCP][outcome.OK] != 1 {
 			t.Errorf("%d bytes: counted %v, %v", n, got, err)
 		}
 	}
@@ -151,7 +156,7 @@ func TestUnfinished(t *testing.T) {
 
 // Whoever changes the layout has to change the version.
 func TestLayout(t *testing.T) {
-	if size != 168 || ours.version != 1 {
+	if size != 1064 || ours.version != 2 {
 		t.Errorf("size %d of version %d", size, ours.version)
 	}
 }

@@ -63,7 +63,7 @@ func TestBatch(t *testing.T) {
 		calls[c]++
 	}
 	// 2 and 3 together, then 2 once more, 1, and at the end 4.
-	if calls["AddPeers"] != 1 || calls["AddPeer"] != 3 || calls["PublicKey"] != 1 {
+	if calls["AddPeers"] != 1 || calls["AddPeer"] != 3 || calls["Gateway"] != 1 {
 		t.Errorf("calls %v", calls)
 	}
 }

@@ -24,7 +24,9 @@ const fullFor = 2 * time.Second
 // which outcome.CodeOf is the code.
 type Result struct {
 	Action policy.Action
-	Err    error
+	// Gateway is the end that an accepted router connects to.
+	Gateway kernel.Gateway
+	Err     error
 }
 
 // Run makes each key a peer of the domain, or makes sure that it is one, in their
@@ -38,7 +40,7 @@ func Run(d *domain.Domain, keys ...address.Key) []Result {
 	}
 	b.add()
 	for i := range b.results {
-		b.results[i].Err = Classify(b.results[i].Err)
+		b.results[i].Gateway, b.results[i].Err = b.gateway, Classify(b.results[i].Err)
 	}
 	return b.results
 }
@@ -58,8 +60,8 @@ func Classify(err error) error {
 // batch is exchanges of one domain under way.
 type batch struct {
 	*domain.Domain
-	// gateway is the domain's own public key, zero as long as nobody has asked.
-	gateway address.Key
+	// gateway is its own end of the tunnels, zero as long as nobody has asked.
+	gateway kernel.Gateway
 	results []Result
 	// new are the records of the peers that are promised, not yet added, and
 	// numbers which results these are.
@@ -117,12 +119,12 @@ func (r *run) gather() error {
 	}
 	mac, addr := c.Addresses.Of(r.key)
 	var err error
-	if r.gateway.IsZero() {
-		if r.gateway, err = r.Kernel.PublicKey(); err != nil {
+	if r.gateway.Key.IsZero() {
+		if r.gateway, err = r.Kernel.Gateway(); err != nil {
 			return err
 		}
 	}
-	r.facts.GatewayKey = r.gateway
+	r.facts.GatewayKey = r.gateway.Key
 	if r.facts.GatewayOwns, err = r.Kernel.Owns(mac, addr); err != nil {
 		return err
 	}

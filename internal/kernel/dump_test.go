@@ -227,19 +227,19 @@ func TestRecordedPeers(t *testing.T) {
 		t.Run(name, func(t *testing.T) { checkPeers(t, load(t, name), want) })
 	}
 	checkBare(t, load(t, "bare"))
-	checkPublicKey(t, load(t, "few"), address.Key(wgtypes.Key(devicePrivate).PublicKey()))
-	checkPublicKey(t, load(t, "none"), address.Key{})
+	checkGateway(t, load(t, "few"), Gateway{Key: address.Key(wgtypes.Key(devicePrivate).PublicKey()), Port: 47178})
+	checkGateway(t, load(t, "none"), Gateway{Port: 1111})
 }
 
-func checkPublicKey(t *testing.T, r recording, want address.Key) {
+func checkGateway(t *testing.T, r recording, want Gateway) {
 	t.Helper()
-	var key address.Key
+	var g Gateway
 	interrupted, err := r.reader().read(func(content []byte) (more bool, err error) {
-		key, err = parsePublicKey(content)
+		g, err = parseGateway(content)
 		return false, err
 	})
-	if interrupted || err != nil || key != want {
-		t.Errorf("public key %s, %v, %v, want %s", key, interrupted, err, want)
+	if interrupted || err != nil || g != want {
+		t.Errorf("the gateway is %+v, %v, %v, want %+v", g, interrupted, err, want)
 	}
 }
 
@@ -609,7 +609,7 @@ func FuzzPeers(f *testing.F) {
 				}
 			}
 		}
-		_, _ = parsePublicKey(content) // its error says what is wrong with the device
+		_, _ = parseGateway(content) // its error says what is wrong with the device
 		if err != nil || len(list) == 0 {
 			return
 		}

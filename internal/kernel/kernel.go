@@ -30,9 +30,9 @@ type Devices interface {
 	// index, whatever its name.
 	Index() Index
 
-	// PublicKey is the WireGuard interface's own, zero when it has none.
-	// It takes the same time however many peers there are.
-	PublicKey() (address.Key, error)
+	// Gateway is what routers have to know of this end of the tunnel. It takes the
+	// same time however many peers there are.
+	Gateway() (Gateway, error)
 	// Owns reports whether the gateway itself has addr on any interface, or
 	// its VXLAN interface has mac. It takes the same time however many
 	// addresses there are. With IPv6 off the gateway has none.
@@ -113,6 +113,17 @@ type Entry struct {
 	// names none. Without it a link-local Dst has no route.
 	Via       int
 	Permanent bool
+}
+
+// Gateway is the gateway's end of a domain's tunnels.
+type Gateway struct {
+	// Key is the WireGuard interface's own public key, zero when it has none.
+	Key address.Key
+	// Port is the WireGuard interface's UDP port, 0 for none.
+	Port uint16
+	// Addr is the VXLAN interface's local address, from which its packets come,
+	// zero when it has none or one of IPv4.
+	Addr netip.Addr
 }
 
 // PeerAddress is a peer to add, and an address to be among its allowed IPs.
@@ -239,11 +250,15 @@ func (d *devices) link(name, kind string) (netlink.Link, error) {
 }
 
 func (d *devices) Remote() netip.Addr {
-	vxlan, ok := d.vxlan.(*netlink.Vxlan)
-	if !ok {
-		return netip.Addr{}
+	if vxlan, ok := d.vxlan.(*netlink.Vxlan); ok {
+		return ipv6(vxlan.Group)
 	}
-	if addr, ok := netip.AddrFromSlice(vxlan.Group); ok && addr.Is6() {
+	return netip.Addr{}
+}
+
+// ipv6 is the zero Addr for what is no IPv6 address.
+func ipv6(ip net.IP) netip.Addr {
+	if addr, ok := netip.AddrFromSlice(ip); ok && addr.Is6() {
 		return addr
 	}
 	return netip.Addr{}

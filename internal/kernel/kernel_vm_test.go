@@ -72,12 +72,17 @@ func TestOpen(t *testing.T) {
 	}
 }
 
-func TestPublicKeyAndPeers(t *testing.T) {
+func TestGatewayAndPeers(t *testing.T) {
 	d := newDevices(t)
-	key, err := d.PublicKey()
-	ok(t, err)
-	if want := sh(t, "wg show wgtest public-key"); key.String() != want {
-		t.Errorf("public key %s, want %s", key, want)
+	sh(t, "wg set wgtest listen-port 51998")
+	want := sh(t, "wg show wgtest public-key; wg show wgtest listen-port; ip -d link show vxtest | sed -n 's/.* local \\([^ ]*\\) .*/\\1/p'")
+	gateway := func() string {
+		g, err := d.Gateway()
+		ok(t, err)
+		return fmt.Sprintf("%s\n%d\n%s", g.Key, g.Port, g.Addr)
+	}
+	if got := gateway(); got != want {
+		t.Errorf("the gateway is %q, want %q", got, want)
 	}
 	// More peers, and one with more allowed IPs, than fit into one message.
 	static := newKey(t)
@@ -92,8 +97,8 @@ func TestPublicKeyAndPeers(t *testing.T) {
 		_, addr := address.RFC4291.Of(keys[i])
 		ok(t, d.AddPeer(keys[i], addr))
 	}
-	if key, err := d.PublicKey(); err != nil || key.String() != sh(t, "wg show wgtest public-key") {
-		t.Errorf("public key of a device with peers: %s, %v", key, err)
+	if got := gateway(); got != want {
+		t.Errorf("the gateway with peers is %q, want %q", got, want)
 	}
 	peers, err := d.Peers()
 	ok(t, err)
@@ -112,8 +117,8 @@ func TestPublicKeyAndPeers(t *testing.T) {
 		t.Errorf("peers left: %s", out)
 	}
 	sh(t, "wg set wgtest private-key /dev/null")
-	if key, err := d.PublicKey(); err != nil || !key.IsZero() {
-		t.Errorf("public key of a device without one: %s, %v", key, err)
+	if g, err := d.Gateway(); err != nil || !g.Key.IsZero() {
+		t.Errorf("public key of a device without one: %s, %v", g.Key, err)
 	}
 }
 
@@ -237,13 +242,13 @@ func TestDevicesGone(t *testing.T) {
 	defer d.Close()
 	sh(t, "ip link del vxgone; ip link del wggone")
 	key, addr := newKey(t), netip.MustParseAddr("fe80::a")
-	_, keyErr := d.PublicKey()
+	_, gatewayErr := d.Gateway()
 	_, peersErr := d.Peers()
 	_, _, peerErr := d.Peer(key)
 	_, hasErr := d.HasEntry(address.RFC4291.MAC(key), addr)
 	_, entriesErr := d.Entries()
 	for what, err := range map[string]error{
-		"PublicKey": keyErr, "Peers": peersErr, "Peer": peerErr, "HasEntry": hasErr, "Entries": entriesErr,
+		"Gateway": gatewayErr, "Peers": peersErr, "Peer": peerErr, "HasEntry": hasErr, "Entries": entriesErr,
 		"AddPeer": d.AddPeer(key, addr), "ResetPeer": d.ResetPeer(key, addr), "RemovePeers": d.RemovePeers([]address.Key{key}),
 		"Readdress":  d.Readdress(key, addr),
 		"SetEntries": d.SetEntries([]Destination{{address.RFC4291.MAC(key), addr}}), "RemoveEntries": d.RemoveEntries([]Entry{{MAC: address.RFC4291.MAC(key), Dst: addr}}),
@@ -586,9 +591,9 @@ func BenchmarkPeers(b *testing.B) {
 			}
 		})
 	}
-	b.Run("PublicKey", func(b *testing.B) {
+	b.Run("Gateway", func(b *testing.B) {
 		for b.Loop() {
-			if _, err := d.PublicKey(); err != nil {
+			if _, err := d.Gateway(); err != nil {
 				b.Fatal(err)
 			}
 		}

@@ -54,39 +54,51 @@ func deviceAttributes(content []byte) ([]byte, error) {
 	return content[nl.SizeofGenlmsg:], nil
 }
 
-// parsePublicKey finds the device's own key in the first message of a dump. It
-// is zero when the device has none.
-func parsePublicKey(content []byte) (key address.Key, err error) {
+// parseGateway finds the device's own key and port in the first message of a dump.
+// What the device has not is zero.
+func parseGateway(content []byte) (g Gateway, err error) {
 	attrs, err := deviceAttributes(content)
 	if err != nil {
-		return address.Key{}, err
+		return Gateway{}, err
 	}
-	return findKey(attrs, unix.WGDEVICE_A_PUBLIC_KEY)
+	key, err := find(attrs, unix.WGDEVICE_A_PUBLIC_KEY, len(g.Key))
+	if err != nil {
+		return Gateway{}, err
+	}
+	port, err := find(attrs, unix.WGDEVICE_A_LISTEN_PORT, 2)
+	if err != nil {
+		return Gateway{}, err
+	}
+	copy(g.Key[:], key)
+	if port != nil {
+		g.Port = binary.NativeEndian.Uint16(port)
+	}
+	return g, nil
 }
 
-// findKey finds an attribute that is a key. It is zero when there is none.
-func findKey(attrs []byte, wanted uint16) (key address.Key, err error) {
+// find finds the value of an attribute, which has so many bytes. It is nil when
+// there is none.
+func find(attrs []byte, wanted uint16, size int) (value []byte, err error) {
 	for len(attrs) > 0 {
 		var kind uint16
-		var value []byte
 		if kind, value, attrs, err = cutAttribute(attrs); err != nil {
-			return address.Key{}, err
+			return nil, err
 		}
 		if kind != wanted {
 			continue
 		}
-		if len(value) != len(key) {
-			return address.Key{}, errSize
+		if len(value) != size {
+			return nil, errSize
 		}
-		return address.Key(value), nil
+		return value, nil
 	}
-	return address.Key{}, nil
+	return nil, nil
 }
 
 // peerKey finds a peer's key in its attributes.
-func peerKey(attrs []byte) (address.Key, error) {
-	key, err := findKey(attrs, unix.WGPEER_A_PUBLIC_KEY)
-	if err == nil && key.IsZero() {
+func peerKey(attrs []byte) (key address.Key, err error) {
+	value, err := find(attrs, unix.WGPEER_A_PUBLIC_KEY, len(key))
+	if copy(key[:], value); err == nil && key.IsZero() {
 		err = errors.New("the kernel's answer has a peer without a key")
 	}
 	return key, err

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -92,7 +93,9 @@ func TestRecordings(t *testing.T) {
 	setPeers(t, d, fewPeers)
 	few := show("few", recordPeers(t, d, nothing))
 	checkPeers(t, few, fewPeers)
-	checkPublicKey(t, few, address.Key(private.PublicKey()))
+	port, err := strconv.Atoi(sh(t, "wg show wgtest listen-port"))
+	ok(t, err)
+	checkGateway(t, few, Gateway{Key: address.Key(private.PublicKey()), Port: uint16(port)})
 	setPeers(t, d, splitPeers)
 	checkPeers(t, show("split", recordPeers(t, d, nothing)), splitPeers)
 
@@ -139,7 +142,7 @@ func TestRecordings(t *testing.T) {
 	ok(t, d.wg.ConfigureDevice("wgtest", wgtypes.Config{PrivateKey: &wgtypes.Key{}, ReplacePeers: true}))
 	none := show("none", recordPeers(t, d, nothing))
 	checkPeers(t, none, nil)
-	checkPublicKey(t, none, address.Key{})
+	checkGateway(t, none, Gateway{Port: 1111})
 
 	sh(t, `ip link add vxrec type vxlan id 97 local fe80::1 remote fe80::77 dev wgtest dstport 8473
 		ip link add brrec type bridge && ip link set vxrec master brrec

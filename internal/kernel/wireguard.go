@@ -20,24 +20,22 @@ const netlinkTimeout = 10 * time.Second
 
 func (d *devices) wireguardName() string { return d.wireguard.Attrs().Name }
 
-func (d *devices) PublicKey() (address.Key, error) {
-	key, err := d.publicKey()
-	if err != nil {
-		return address.Key{}, fmt.Errorf("reading the public key of %s: %w", d.wireguardName(), classify(err))
-	}
-	return key, nil
-}
-
-// publicKey reads the first message of a dump, in which the kernel puts the
+// Gateway reads the first message of a dump, in which the kernel puts the
 // device's own attributes. wgctrl knows only the whole dump.
-func (d *devices) publicKey() (key address.Key, err error) {
+func (d *devices) Gateway() (g Gateway, err error) {
 	err = Uninterrupted(func() (bool, error) {
 		return d.dumpDevice(partDump, func(content []byte) (more bool, err error) {
-			key, err = parsePublicKey(content)
+			g, err = parseGateway(content)
 			return false, err
 		})
 	})
-	return key, err
+	if err != nil {
+		return Gateway{}, fmt.Errorf("reading the public key of %s: %w", d.wireguardName(), classify(err))
+	}
+	if vxlan, ok := d.vxlan.(*netlink.Vxlan); ok {
+		g.Addr = ipv6(vxlan.SrcAddr)
+	}
+	return g, nil
 }
 
 // dumpDevice dumps the WireGuard device once.

@@ -5,7 +5,9 @@ import (
 	"errors"
 	"io"
 	"net"
+	"net/netip"
 	"os"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -45,6 +47,14 @@ func TestPipe(t *testing.T) {
 	}{
 		"nothing":              {nil, ""},
 		"one":                  {[]string{"a\nk\n"}, "a k OK"},
+		"ways":                 {[]string{"a http 192.0.2.7\nk\nb relay\nl\n c\nm\n"}, "a k OK http 192.0.2.7,b l OK relay, m INVALID_DOMAIN"},
+		"addresses":            {[]string{"a http 2001:db8::7\nk\na http fe80::7%wg-a\nk\na local 192.0.2.7\nk\n"}, "a k OK http 2001:db8::7,a k OK http fe80::7%wg-a,a k OK 192.0.2.7"},
+		"no domain but a way":  {[]string{" http 192.0.2.7\nk\n"}, " k NO_DOMAIN http 192.0.2.7"},
+		"no such way":          {[]string{"a tcp\nk\na ftp\nk\na HTTP\nk\na \nk\n"}, " k INVALID_DOMAIN, k INVALID_DOMAIN, k INVALID_DOMAIN| k INVALID_DOMAIN"},
+		"no address":           {[]string{"a http 192.0.2\nk\na http ::ffff:192.0.2.7%\nk\na http 2001:DB8::7\nk\n"}, " k INVALID_DOMAIN http, k INVALID_DOMAIN http, k INVALID_DOMAIN http"},
+		"no interface":         {[]string{"a http fe80::7%a\x1b\nk\na http fe80::7 b\nk\na http \nk\n"}, " k INVALID_DOMAIN http, k INVALID_DOMAIN http, k INVALID_DOMAIN http"},
+		"the longest of all":   {[]string{long[1:] + " relay ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff%abcdefghijklmno\nk\n"}, long[1:] + " k OK relay ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff%abcdefghijklmno"},
+		"a long domain, a way": {[]string{long + " http 192.0.2.7\nk\n"}, " k INVALID_DOMAIN http 192.0.2.7"},
 		"one in parts":         {[]string{"a", "\n", "k", "\n"}, "a k OK"},
 		"several at a time":    {[]string{"a\nk\nb\nl\r\n"}, "a k OK,b l OK"},
 		"one after the other":  {[]string{"a\nk\n", "b\nl\n"}, "a k OK|b l OK"},
@@ -69,7 +79,14 @@ func TestPipe(t *testing.T) {
 			requests, err := p.Next(3, time.Time{})
 			var batch []string
 			for _, r := range requests {
-				batch = append(batch, r.Domain+" "+r.Key+" "+string(outcome.CodeOf(r.Err)))
+				text := r.Domain + " " + r.Key + " " + string(outcome.CodeOf(r.Err))
+				if r.Way != outcome.Local {
+					text += " " + r.Way.String()
+				}
+				if r.Remote.IsValid() {
+					text += " " + r.Remote.String()
+				}
+				batch = append(batch, text)
 			}
 			if len(batch) > 0 {
 				batches = append(batches, strings.Join(batch, ","))
@@ -121,9 +138,69 @@ func (closer) CloseWrite() error { return nil }
 
 func TestPipeAnswer(t *testing.T) {
 	s := new(script)
-	if err := NewPipe(s).Answer(outcome.OK, outcome.Busy, outcome.OK); err != nil || s.String() != "OK\nERR: BUSY\nOK\n" {
+	key := strings.Repeat("k", 43) + "="
+	answers := []Answer{
+		{}, {Code: outcome.OK}, {Code: outcome.Busy},
+		{Code: outcome.OK, Gateway: &Gateway{netip.MustParseAddr("fe80::1"), 51820, key}},
+		{Code: outcome.OK, Gateway: &Gateway{Key: key}},
+	}
+	answers[0].Code = outcome.Internal
+	want := "ERR: INTERNAL\nOK\nERR: BUSY\nOK fe80::1 51820 " + key + "\nOK - 0 " + key + "\n"
+	if err := NewPipe(s).Answer(answers...); err != nil || s.String() != want {
 		t.Errorf("%q, %v", s.String(), err)
 	}
+	i := 0
+	for line := range strings.Lines(want) {
+		if a, err := ParseAnswer(line); err != nil || !reflect.DeepEqual(a, answers[i]) {
+			t.Errorf("%q: %+v, %v", line, a, err)
+		}
+		i++
+	}
+	for _, line := range []string{"", "OK", "\n", "ok\n", "OK \n", "OK fe80::1 1\n", "OK fe80::1 65536 k\n", "OK x 1 k\n", "OK - 1 k k\n", "ERR: OK\n", "ERR: \n", "ERR: BUSY", "ERR: NONE\n", "BUSY\n"} {
+		if a, err := ParseAnswer(line); err == nil {
+			t.Errorf("%q is %+v", line, a)
+		}
+	}
+}
+
+// What is sent is read as what was to be said or, if that can be no line, refused.
+func TestRequestLines(t *testing.T) {
+	far := netip.MustParseAddr("2001:db8::7")
+	for _, c := range []struct {
+		send Request
+		want string
+	}{
+		{Request{Domain: "a", Key: "k", Way: outcome.Local}, "a\nk\n"},
+		{Request{Domain: "a", Key: "k", Way: outcome.Local, Remote: far}, "a\nk\n"},
+		{Request{Domain: "a", Key: "k", Way: outcome.HTTP, Remote: far}, "a http 2001:db8::7\nk\n"},
+		{Request{Domain: "a", Key: "k", Way: outcome.Relay}, "a relay\nk\n"},
+		{Request{Way: outcome.HTTP, Remote: far}, " http 2001:db8::7\n\n"},
+		{Request{Domain: "a b", Key: "k\nl", Way: outcome.HTTP}, "- http\n-\n"},
+		{Request{Domain: strings.Repeat("a", MaxLine+1), Key: "ü", Way: outcome.HTTP}, "- http\n-\n"},
+	} {
+		if got := c.send.Lines(); got != c.want {
+			t.Errorf("%+v: %q, want %q", c.send, got, c.want)
+		}
+	}
+}
+
+// Whoever asks cannot ask more than one thing at a time, nor under another name.
+func FuzzRequest(f *testing.F) {
+	f.Add("d", "k", uint8(2), []byte{192, 0, 2, 7}, "")
+	f.Add("d http", "k\nd", uint8(3), make([]byte, 16), "wg0")
+	f.Fuzz(func(t *testing.T, domain, key string, way uint8, address []byte, zone string) {
+		sent := Request{Domain: domain, Key: key, Way: outcome.Ways[1:][int(way)%(len(outcome.Ways)-1)]}
+		sent.Remote, _ = netip.AddrFromSlice(address)
+		sent.Remote = sent.Remote.WithZone(zone)
+		got, err := NewPipe(&script{parts: []string{sent.Lines()}, end: io.EOF}).Next(10, time.Time{})
+		if err != nil || len(got) != 1 || got[0].Way != sent.Way {
+			t.Fatalf("%q is read as %+v, %v", sent.Lines(), got, err)
+		}
+		if r := got[0]; r.Err == nil && (r.Domain != domain && r.Domain != "-" || r.Key != key && r.Key != "-" ||
+			sent.Way != outcome.Local && r.Remote != sent.Remote) {
+			t.Errorf("%+v is read as %+v", sent, r)
+		}
+	})
 }
 
 // Whatever comes, each request has two lines, and none takes more memory than its

@@ -201,9 +201,11 @@ func (r *run) prepare(d *domain.Domain) (anew bool, err error) {
 	if anew {
 		return true, nil
 	}
-	if r.own, err = d.Kernel.PublicKey(); err != nil {
+	gateway, err := d.Kernel.Gateway()
+	if err != nil {
 		return false, err
 	}
+	r.own = gateway.Key
 	// The first batch reads all peers: the admin's may be new.
 	if r.state, err = d.State(); err == nil && (first || r.state == nil) {
 		if _, err = d.Refresh(nil); err == nil {

@@ -3,6 +3,7 @@ package serve
 import (
 	"context"
 	"net"
+	"net/netip"
 	"os"
 	"runtime/debug"
 	"time"
@@ -35,13 +36,13 @@ func (s *Server) HandleLocal(ctx context.Context, conn *net.UnixConn, load func(
 		asked, endErr := pipe.Next(min(maxBatch, maxExchanges-done), end)
 		requests := s.local(asked, load)
 		s.Exchange(requests...)
-		codes := make([]outcome.Code, len(requests))
+		answers := make([]protocol.Answer, len(requests))
 		for i, r := range requests {
 			s.Report(r)
-			codes[i] = r.Code()
+			answers[i] = r.answer()
 		}
 		done += len(requests)
-		if pipe.Answer(codes...) != nil || endErr != nil {
+		if pipe.Answer(answers...) != nil || endErr != nil {
 			return // the client is gone, or has no more to ask
 		}
 		if s.Refreshed {
@@ -57,7 +58,7 @@ func (s *Server) local(asked []protocol.Request, load func() (config.Config, err
 	s.Config = cfg
 	requests := make([]*Request, len(asked))
 	for i, a := range asked {
-		r := &Request{Err: err}
+		r := &Request{Way: a.Way, Remote: netip.AddrPortFrom(a.Remote, 0), Err: err}
 		if requests[i] = r; r.Err != nil {
 			continue
 		}
@@ -72,6 +73,15 @@ func (s *Server) local(asked []protocol.Request, load func() (config.Config, err
 		}
 	}
 	return requests
+}
+
+// answer is what the program at the other end is told.
+func (r *Request) answer() protocol.Answer {
+	a := protocol.Answer{Code: r.Code()}
+	if r.Err == nil && r.Way == outcome.HTTP {
+		a.Gateway = &protocol.Gateway{Addr: r.Gateway.Addr, Port: r.Gateway.Port, Key: r.Gateway.Key.String()}
+	}
+	return a
 }
 
 // Reloading makes of load one that reads again only when the file was replaced.

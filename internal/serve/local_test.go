@@ -6,12 +6,15 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/netip"
 	"os"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"testing"
 
 	"wgkex/internal/config"
+	"wgkex/internal/counters"
 	"wgkex/internal/domain/domaintest"
 	"wgkex/internal/outcome"
 )
@@ -84,6 +87,33 @@ func TestHandleLocal(t *testing.T) {
 	}
 }
 
+// A program may say by which way it was asked, and by whom. By HTTP it is told what
+// the router connects to.
+func TestLocalWays(t *testing.T) {
+	b := newBench(t)
+	client, _ := b.local(t.Context(), nil)
+	k1, k2 := domaintest.Key(1).String(), domaintest.Key(2).String()
+	text := "d http 192.0.2.7\n" + k1 + "\nd relay\n" + k2 + "\nd http 2001:db8::7\nx\n http\n" + k1 + "\nd tcp\n" + k1 + "\n"
+	b.OwnAddrs = []netip.Addr{netip.MustParseAddr("fe80::1")}
+	gateway, err := b.Devices.Gateway()
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := fmt.Sprintf("OK %s %d %s\nOK\nERR: INVALID_WGKEY\nERR: NO_DOMAIN\nERR: INVALID_DOMAIN\n", gateway.Addr, gateway.Port, gateway.Key)
+	if got := b.say(client, text); got != want {
+		t.Errorf("answered %q, want %q", got, want)
+	}
+	for i, want := range []string{"WAY=http REMOTE=192.0.2.7 DOMAIN=d", "WAY=relay REMOTE=relay DOMAIN=d", "WAY=http REMOTE=2001:db8::7 DOMAIN=d", "WAY=http REMOTE=http DOMAIN= ", "WAY=local REMOTE=local DOMAIN= "} {
+		if i >= len(b.logged) || !strings.Contains(b.logged[i], want) {
+			t.Errorf("logged %q, want %q", b.logged[min(i, len(b.logged)-1)], want)
+		}
+	}
+	results, err := counters.Read(counters.Path(b.Gateway.Host.Dir, "d"))
+	if want := (counters.Results{outcome.HTTP: {outcome.OK: 1, outcome.InvalidKey: 1}, outcome.Relay: {outcome.OK: 1}}); err != nil || !reflect.DeepEqual(results, want) {
+		t.Errorf("counted %v, %v, want %v", results, err, want)
+	}
+}
+
 // Those that arrive together are added together, and the lock is taken once.
 func TestLocalBatch(t *testing.T) {
 	b := newBench(t)
@@ -100,7 +130,7 @@ func TestLocalBatch(t *testing.T) {
 		t.Errorf("answered %q", got)
 	}
 	// More than one batch, if the connection brought them so.
-	if calls["AddPeers"] == 0 || calls["AddPeers"] > 3 || calls["AddPeer"] > 0 || calls["PublicKey"] != calls["AddPeers"] || b.Dumps > 0 {
+	if calls["AddPeers"] == 0 || calls["AddPeers"] > 3 || calls["AddPeer"] > 0 || calls["Gateway"] != calls["AddPeers"] || b.Dumps > 0 {
 		t.Errorf("calls %v, %d dumps", calls, b.Dumps)
 	}
 	b.Consistent()

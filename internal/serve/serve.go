@@ -29,24 +29,32 @@ const LockTimeout = 30 * time.Second
 
 // Request is one exchange that somebody asks for, and what becomes of it.
 type Request struct {
-	// Remote is who asks, zero for a program of this gateway.
+	// Way is how the exchange came here.
+	Way outcome.Way
+	// Remote is who asks, zero for a program of this gateway. Port 0 is one that is
+	// not known.
 	Remote netip.AddrPort
 	// Domain is zero until one of the configuration is named.
 	Domain config.Domain
 	// Key is zero until a valid one is given.
 	Key address.Key
-	// Action is what was done if Err is nil.
-	Action policy.Action
+	// Action is what was done if Err is nil, and Gateway the end that the router then
+	// connects to.
+	Action  policy.Action
+	Gateway kernel.Gateway
 	// Err is why the key was not accepted.
 	Err error
 }
 
 // from is who asks, for the log.
 func (r *Request) from() string {
-	if r.Remote.IsValid() {
-		return r.Remote.String()
+	switch {
+	case !r.Remote.Addr().IsValid():
+		return r.Way.String()
+	case r.Remote.Port() == 0:
+		return r.Remote.Addr().String()
 	}
-	return "local"
+	return r.Remote.String()
 }
 
 // Code is the outcome that the client is told.
@@ -124,7 +132,7 @@ func (s *Server) exchange(requests []*Request) {
 		keys[i] = r.Key
 	}
 	for i, result := range exchange.Run(d, keys...) {
-		requests[i].Action, requests[i].Err = result.Action, result.Err
+		requests[i].Action, requests[i].Gateway, requests[i].Err = result.Action, result.Gateway, result.Err
 	}
 	s.Refreshed = s.Refreshed || d.Refreshed
 	if err := d.Close(); err != nil {
@@ -164,7 +172,7 @@ func (s *Server) count(r *Request) (allowed bool, err error) {
 		err = errors.Join(err, ownErr)
 	}
 	if counted != nil {
-		counted.Count(r.Code())
+		counted.Count(r.Way, r.Code())
 	}
 	return allowed, err
 }
@@ -215,6 +223,7 @@ func (s *Server) log(r *Request) {
 	}
 	s.Log(priority, message,
 		logging.Field{Name: "RESULT", Value: string(r.Code())},
+		logging.Field{Name: "WAY", Value: r.Way.String()},
 		logging.Field{Name: "REMOTE", Value: r.from()},
 		logging.Field{Name: "DOMAIN", Value: r.Domain.Name},
 		logging.Field{Name: "PUBLIC_KEY", Value: key},

@@ -69,7 +69,7 @@ func (b *bench) counted(name string) map[outcome.Code]uint64 {
 	if err != nil {
 		b.T.Error(err)
 	}
-	return results
+	return results.Total()
 }
 
 func TestServe(t *testing.T) {
@@ -81,9 +81,9 @@ func TestServe(t *testing.T) {
 		entry     string
 	}{
 		{"d", good, outcome.OK, "5 accepted 192.0.2.7:4000: peer " + good + " added in domain d, address fe80::"},
-		{"nowhere", good, outcome.InvalidDomain, "5 refused 192.0.2.7:4000: INVALID_DOMAIN: no such domain in the configuration RESULT=INVALID_DOMAIN REMOTE=192.0.2.7:4000 DOMAIN= PUBLIC_KEY= ADDRESS="},
-		{"d", "x\x1b[31m", outcome.InvalidKey, "5 refused 192.0.2.7:4000: INVALID_WGKEY: the public key is not the canonical base64 of 32 bytes RESULT=INVALID_WGKEY REMOTE=192.0.2.7:4000 DOMAIN=d PUBLIC_KEY= ADDRESS="},
-		{"d", prohibited, outcome.ProhibitedKey, "5 refused 192.0.2.7:4000: PROHIBITED_WGKEY: the key is listed in prohibited_keys RESULT=PROHIBITED_WGKEY REMOTE=192.0.2.7:4000 DOMAIN=d PUBLIC_KEY=" + prohibited},
+		{"nowhere", good, outcome.InvalidDomain, "5 refused 192.0.2.7:4000: INVALID_DOMAIN: no such domain in the configuration RESULT=INVALID_DOMAIN WAY=tcp REMOTE=192.0.2.7:4000 DOMAIN= PUBLIC_KEY= ADDRESS="},
+		{"d", "x\x1b[31m", outcome.InvalidKey, "5 refused 192.0.2.7:4000: INVALID_WGKEY: the public key is not the canonical base64 of 32 bytes RESULT=INVALID_WGKEY WAY=tcp REMOTE=192.0.2.7:4000 DOMAIN=d PUBLIC_KEY= ADDRESS="},
+		{"d", prohibited, outcome.ProhibitedKey, "5 refused 192.0.2.7:4000: PROHIBITED_WGKEY: the key is listed in prohibited_keys RESULT=PROHIBITED_WGKEY WAY=tcp REMOTE=192.0.2.7:4000 DOMAIN=d PUBLIC_KEY=" + prohibited},
 	} {
 		b.logged = nil
 		r := b.ask(c.name, c.key)

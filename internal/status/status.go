@@ -29,6 +29,8 @@ type Status struct {
 	// Results counts the exchanges, by their outcome, that named no domain. It
 	// is null when the counters cannot be read.
 	Results map[outcome.Code]uint64 `json:"results"`
+	// ByWay are the same, by the way on which they came and the outcome.
+	ByWay counters.Results `json:"results_by_way"`
 	// Sockets is null when systemd cannot be asked.
 	Sockets []SocketStatus `json:"sockets"`
 	// Domains are in the order of their names, without those that could not be
@@ -60,6 +62,8 @@ type Domain struct {
 	StaleAfter time.Duration `json:"-"`
 	// Results counts the exchanges since boot by their outcome, null as above.
 	Results map[outcome.Code]uint64 `json:"results"`
+	// ByWay are the same, by the way on which they came and the outcome.
+	ByWay counters.Results `json:"results_by_way"`
 	// ClockStep is absent when the wall clock was not seen to be set.
 	ClockStep *ClockStep `json:"clock_step,omitempty"`
 	// Saved is absent when no peers are saved, or what is saved cannot be read.
@@ -123,10 +127,10 @@ type Source struct {
 // read; the Status has the others all the same.
 func (s Source) Collect(ctx context.Context, cfg config.Config, domains []config.Domain) (Status, error) {
 	all := Status{
-		Results: s.results(""),
 		Sockets: s.sockets(ctx, socketsOf(cfg, domains)),
 		Domains: []Domain{},
 	}
+	all.Results, all.ByWay = s.results("")
 	found, errs := make([]Domain, len(domains)), make([]error, len(domains))
 	var wg sync.WaitGroup
 	for i, d := range domains {
@@ -138,7 +142,7 @@ func (s Source) Collect(ctx context.Context, cfg config.Config, domains []config
 			errs[i] = fmt.Errorf("domain %s: %w", d.Name, domain.Privileged(errs[i]))
 			continue
 		}
-		found[i].Results = s.results(d.Name)
+		found[i].Results, found[i].ByWay = s.results(d.Name)
 		all.Domains = append(all.Domains, found[i])
 	}
 	return all, errors.Join(errs...)
@@ -172,24 +176,25 @@ func (s Source) sockets(ctx context.Context, sockets []units.Socket) []SocketSta
 }
 
 // results reads the counters of a domain, or of none for "".
-func (s Source) results(name string) map[outcome.Code]uint64 {
+func (s Source) results(name string) (total map[outcome.Code]uint64, byWay counters.Results) {
 	results, err := counters.Read(counters.Path(s.Host.Dir, name))
 	if err != nil {
 		s.Warn(fmt.Errorf("counters: %w", domain.Privileged(err)))
-		return nil
+		return nil, nil
 	}
-	return results
+	return results.Total(), results
 }
 
 // domain reads one domain but for its counters.
 func (s Source) domain(ctx context.Context, c config.Domain) (read Domain, err error) {
-	ctx, cancel := context.WithTimeout(ctx, DomainTimeout)
-	defer cancel()
-	d, err := s.Host.Open(ctx, c)
-	if err != nil {
-		return read, err
-	}
-	defer func() { err = errors.Join(err, d.Close()) }()
+	err = s.Host.Locked(ctx, c, DomainTimeout, func(d *domain.Domain) (err error) {
+		read, err = s.read(c, d)
+		return err
+	})
+	return read, err
+}
+
+func (s Source) read(c config.Domain, d *domain.Domain) (read Domain, err error) {
 	survey, err := d.Refresh(nil)
 	if err != nil {
 		return read, err

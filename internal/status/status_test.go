@@ -72,7 +72,7 @@ func (b *bench) count(name string, codes ...outcome.Code) {
 		b.T.Fatal(err)
 	}
 	for _, code := range codes {
-		c.Count(code)
+		c.Count(outcome.TCP, code)
 	}
 	if err := c.Close(); err != nil {
 		b.T.Error(err)
@@ -155,6 +155,11 @@ func TestJSON(t *testing.T) {
  "results": {
   "INVALID_DOMAIN": 1
  },
+ "results_by_way": {
+  "tcp": {
+   "INVALID_DOMAIN": 1
+  }
+ },
  "sockets": [
   {
    "unit": "wgkex.socket",
@@ -182,6 +187,12 @@ func TestJSON(t *testing.T) {
    "results": {
     "BUSY": 1,
     "OK": 2
+   },
+   "results_by_way": {
+    "tcp": {
+     "BUSY": 1,
+     "OK": 2
+    }
    },
    "peers": [
     {
@@ -225,7 +236,7 @@ func TestJSON(t *testing.T) {
 	b.Source.Units = noSystemd
 	b.cfg.Domains = nil
 	text, err = json.Marshal(b.collect())
-	if want := `{"results":{"INVALID_DOMAIN":1},"sockets":null,"domains":[]}`; err != nil || string(text) != want {
+	if want := `{"results":{"INVALID_DOMAIN":1},"results_by_way":{"tcp":{"INVALID_DOMAIN":1}},"sockets":null,"domains":[]}`; err != nil || string(text) != want {
 		t.Errorf("without a domain got %s, %v, want %s", text, err, want)
 	}
 }

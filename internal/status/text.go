@@ -10,6 +10,7 @@ import (
 	"text/tabwriter"
 	"time"
 
+	"wgkex/internal/counters"
 	"wgkex/internal/outcome"
 	"wgkex/internal/policy"
 )
@@ -20,6 +21,7 @@ import (
 func Print(w io.Writer, all Status, now time.Time, wide bool) error {
 	out := new(bytes.Buffer)
 	fmt.Fprintf(out, "exchanges without a domain since boot: %s\n", resultsText(all.Results))
+	printWays(out, all.ByWay)
 	for _, s := range all.Sockets {
 		fmt.Fprintf(out, "connections to %s: %d accepted, %d turned away\n", s.Unit, s.Accepted, s.TurnedAway)
 	}
@@ -28,6 +30,7 @@ func Print(w io.Writer, all Status, now time.Time, wide bool) error {
 		fmt.Fprintf(out, "domain %s on %s and %s: %d of %d peers, %d of %d pending\n",
 			s.Domain, s.WireGuard, s.VXLAN, s.Counts.Peers, s.MaxPeers, s.Counts.Pending, s.MaxPending)
 		fmt.Fprintf(out, "exchanges since boot: %s\n", resultsText(s.Results))
+		printWays(out, s.ByWay)
 		if s.ClockStep != nil {
 			fmt.Fprintf(out, "the clock was set by %+.0f s, as seen at %s\n", s.ClockStep.Seconds, s.ClockStep.At.Local().Format(time.DateTime))
 		}
@@ -140,6 +143,15 @@ func shortBytes(n int64) string {
 		n = (n + 512) / 1024
 	}
 	return strings.TrimSpace(fmt.Sprint(n) + prefixes[i:i+1])
+}
+
+// printWays prints a line for each way, unless all came the first one.
+func printWays(out *bytes.Buffer, results counters.Results) {
+	for _, way := range outcome.Ways {
+		if counts := results[way]; counts != nil && (len(results) > 1 || way != outcome.TCP) {
+			fmt.Fprintf(out, "  by %s: %s\n", way, resultsText(counts))
+		}
+	}
 }
 
 func resultsText(results map[outcome.Code]uint64) string {

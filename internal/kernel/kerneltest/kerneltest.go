@@ -72,9 +72,13 @@ func (d *Devices) dump(method string, read func()) error {
 	return nil
 }
 
-func (d *Devices) PublicKey() (address.Key, error) {
-	d.between("PublicKey")
-	return d.Key, nil
+func (d *Devices) Gateway() (kernel.Gateway, error) {
+	d.between("Gateway")
+	g := kernel.Gateway{Key: d.Key, Port: 51820}
+	if len(d.OwnAddrs) > 0 {
+		g.Addr = d.OwnAddrs[0]
+	}
+	return g, nil
 }
 
 func (d *Devices) Owns(mac address.MAC, addr netip.Addr) (bool, error) {
@@ -254,8 +258,8 @@ func result[T any](f *Faulty, method string, call func() (T, error)) (T, error) 
 	return got, nil
 }
 
-func (f *Faulty) PublicKey() (address.Key, error) {
-	return result(f, "PublicKey", f.Devices.PublicKey)
+func (f *Faulty) Gateway() (kernel.Gateway, error) {
+	return result(f, "Gateway", f.Devices.Gateway)
 }
 
 func (f *Faulty) Owns(mac address.MAC, addr netip.Addr) (bool, error) {

@@ -75,7 +75,7 @@ func TestModelPeers(t *testing.T) {
 // calls are all calls that ask the kernel, by the method's name.
 func calls(d kernel.Devices) map[string]func() error {
 	return map[string]func() error{
-		"PublicKey":     func() error { _, err := d.PublicKey(); return err },
+		"Gateway":       func() error { _, err := d.Gateway(); return err },
 		"Owns":          func() error { _, err := d.Owns(address.MAC{2}, at); return err },
 		"Peers":         func() error { _, err := d.Peers(); return err },
 		"Peer":          func() error { _, _, err := d.Peer(one); return err },
