@@ -51,6 +51,33 @@ type Config struct {
 	ProhibitedKeys []address.Key
 	// Domains by name.
 	Domains map[string]Domain
+	HTTP    HTTP
+	Gateway Gateway
+}
+
+// HTTP is the configuration of wgkex-http.service.
+type HTTP struct {
+	// Listen is where it listens.
+	Listen []Listen
+	// Socket is the path of its UNIX socket, empty for none.
+	Socket string
+	// TrustedProxies are those whose word about a client's address counts.
+	TrustedProxies []netip.Prefix
+	// DefaultDomain is the domain of requests that name none, empty for none.
+	DefaultDomain string
+}
+
+// On reports whether HTTP is served at all.
+func (h HTTP) On() bool { return len(h.Listen) > 0 || h.Socket != "" }
+
+// Gateway is how others call this gateway.
+type Gateway struct {
+	// Name tells it from the other gateways of the community. It is empty for the
+	// host name.
+	Name string
+	// Address is the name or the IP address where routers reach WireGuard, empty for
+	// Name.
+	Address string
 }
 
 // Domain is the configuration of one domain.
@@ -228,17 +255,55 @@ func (c Config) TOML() ([]byte, error) {
 		domains[name] = table
 	}
 	top["domains"] = domains
+	for name, table := range map[string]map[string]any{
+		"http":    c.HTTP.table(),
+		"gateway": notEmpty(map[string]string{"name": c.Gateway.Name, "address": c.Gateway.Address}),
+	} {
+		if len(table) > 0 {
+			top[name] = table
+		}
+	}
 	return toml.Marshal(top)
 }
 
-func (l Listen) putTOML(table map[string]any) {
-	switch {
-	case l.IsZero():
-	case !l.Addr.IsValid():
-		table["listen"] = l.Port
-	default:
-		table["listen"] = l.String()
+func (h HTTP) table() map[string]any {
+	table := notEmpty(map[string]string{"socket": h.Socket, "default_domain": h.DefaultDomain})
+	if len(h.TrustedProxies) > 0 {
+		table["trusted_proxies"] = h.TrustedProxies
 	}
+	var listen []any
+	for _, l := range h.Listen {
+		listen = append(listen, l.value())
+	}
+	if listen != nil {
+		table["listen"] = listen
+	}
+	return table
+}
+
+// notEmpty is a table of those that are set.
+func notEmpty(values map[string]string) map[string]any {
+	table := map[string]any{}
+	for key, value := range values {
+		if value != "" {
+			table[key] = value
+		}
+	}
+	return table
+}
+
+func (l Listen) putTOML(table map[string]any) {
+	if !l.IsZero() {
+		table["listen"] = l.value()
+	}
+}
+
+// value is l as it is written in a file.
+func (l Listen) value() any {
+	if !l.Addr.IsValid() {
+		return int64(l.Port)
+	}
+	return l.String()
 }
 
 // ValidDomainName reports whether a domain may have this name: it has to be a

@@ -44,7 +44,11 @@ func TestLoad(t *testing.T) {
 prohibited_keys = ["` + keyB + `"]
 domains.ffww02 = { wireguard = "wgww02", vxlan = "vxww02", addresses = "ffmuc", listen = "[fe80::1]:10014%eth0" }
 `,
-		"conf.d/20.toml":    "\xef\xbb\xbfreply = 'ok'\n[domains.ffww01]\nmax_peers = 5\n[domains.ffww02]\nmax_pending = 7\nstale_after = '1d12h'\n",
+		"conf.d/20.toml": "\xef\xbb\xbfreply = 'ok'\n[domains.ffww01]\nmax_peers = 5\n[domains.ffww02]\nmax_pending = 7\nstale_after = '1d12h'\n",
+		"conf.d/25.toml": `
+			http = { listen = [80, "[fe80::1%wgww02]:81"], socket = "/run/wgkex/http.sock", trusted_proxies = ["::1", "10.1.2.3/8"], default_domain = "ffww02" }
+			gateway = { name = "gw01", address = "gw01.example.org" }
+		`,
 		"conf.d/30.toml.no": "this is not read",
 		"conf.d/.40.toml":   "nor is this",
 	})
@@ -60,6 +64,11 @@ domains.ffww02 = { wireguard = "wgww02", vxlan = "vxww02", addresses = "ffmuc", 
 			"ffww01": {Name: "ffww01", WireGuard: "wgww01", VXLAN: "vxww01", Listen: Listen{Port: 10013}, MaxPeers: 5, MaxPending: 1000, StaleAfter: 2 * time.Hour},
 			"ffww02": {Name: "ffww02", WireGuard: "wgww02", VXLAN: "vxww02", Listen: listen(t, "[fe80::1]:10014%eth0"), Addresses: address.FFMUC, MaxPeers: 10000, MaxPending: 7, StaleAfter: 36 * time.Hour},
 		},
+		HTTP: HTTP{
+			Listen: []Listen{{Port: 80}, listen(t, "[fe80::1]:81%wgww02")}, Socket: "/run/wgkex/http.sock",
+			TrustedProxies: []netip.Prefix{netip.MustParsePrefix("::1/128"), netip.MustParsePrefix("10.0.0.0/8")}, DefaultDomain: "ffww02",
+		},
+		Gateway: Gateway{Name: "gw01", Address: "gw01.example.org"},
 	}
 	if !reflect.DeepEqual(c, want) {
 		t.Errorf("got  %+v\nwant %+v", c, want)
@@ -162,9 +171,13 @@ func TestListen(t *testing.T) {
 	if got := listen(t, "[::]:10012"); got != (Listen{Port: 10012}) || got.String() != "10012" || got.Where() != "port 10012" {
 		t.Errorf("all addresses are %+v, %s, %s", got, got, got.Where())
 	}
+	if got := listen(t, "[fe80::1%wg-1.2]:80"); got.String() != "[fe80::1]:80%wg-1.2" {
+		t.Errorf("the interface behind the address is %s", got)
+	}
 	for _, s := range []string{
 		"", "10012", ":10012", "192.0.2.1", "192.0.2.1:", "192.0.2.1:0", "192.0.2.1:65536", "192.0.2.1:-1", "::1:10012", "[::1]", "[::1]:", "[192.0.2.1]:1",
-		"localhost:10012", "*:10012", "192.0.2.1:http", " 192.0.2.1:1", "192.0.2.1:1 ", "[fe80::1]:10012", "[fe80::1%eth0]:10012", "[fe80::1]:10012%",
+		"localhost:10012", "*:10012", "192.0.2.1:http", " 192.0.2.1:1", "192.0.2.1:1 ", "[fe80::1]:10012", "[fe80::1]:10012%", "[fe80::1%eth0]:10012%eth0",
+		"[fe80::1%]:10012", "[fe80::1%eth0", "[fe80::1%eth0]", "[fe80::1%2]:10012", "fe80::1%eth0:10012",
 		"[fe80::1]:10012%a/b", "[fe80::1]:10012%2", "[fe80::1]:10012%eth0%eth1", "[fe80::1]:10012%eth\"0", "[::1]:10012%eth0", "[::]:1%eth0", "192.0.2.1:10012%eth0", "[::ffff:192.0.2.1]:10012",
 		"224.0.0.1:10012", "[ff02::1]:10012", "[ff02::1]:10012%eth0", "/run/socket", "@abstract", "vsock:2:1234",
 	} {
@@ -205,7 +218,19 @@ func TestLoadErrors(t *testing.T) {
 		"unknown domain key": {main: domain1 + "max_peer = 1\n[nonsense]\n", want: []string{"wgkex.toml:4: unknown key domains.ffww01.max_peer", "wgkex.toml:5: unknown key nonsense"}},
 		"wrong type":         {main: "\nlisten = '10012'", want: []string{"wgkex.toml:2: "}},
 		"listen":             {main: "listen = 'localhost:10012'", want: []string{`wgkex.toml:1: listen is "localhost:10012": must be a port, such as 10012, or "ADDRESS:PORT"`}},
-		"listen, link-local": {main: domain1 + "listen = '[fe80::1]:10012'", want: []string{`wgkex.toml:4: domains.ffww01.listen is "[fe80::1]:10012": a link-local address of IPv6 has an interface behind the port`}},
+		"listen, link-local": {main: domain1 + "listen = '[fe80::1]:10012'", want: []string{`wgkex.toml:4: domains.ffww01.listen is "[fe80::1]:10012": a link-local address of IPv6 has an interface, as in`}},
+		"http, nowhere":      {main: "[http]\ntrusted_proxies = []", want: []string{"wgkex.toml:2: http has neither listen nor socket"}},
+		"http, no port":      {main: "http.listen = [80, 0, 'x', {}]", want: []string{"wgkex.toml:1: 0 is no TCP port", `wgkex.toml:1: http.listen is "x": must be a port`, "wgkex.toml:1: http.listen is a table: must be"}},
+		"http, no listen":    {main: "http.listen = []", want: []string{"wgkex.toml:1: http has neither", "wgkex.toml:1: http.listen is empty"}},
+		"http, taken":        {main: "listen = 5\n[http]\nlisten = [80, '[::1]:5', '127.0.0.1:80']", want: []string{"wgkex.toml:3: 127.0.0.1:80 of http.listen is already taken by http.listen[0], port 80", "wgkex.toml:3: [::1]:5 of http.listen is already taken by listen, port 5"}},
+		"http, sockets":      {main: "http.socket = 'run/x'", extra: "http.listen = 1\nhttp.socks = 1", want: []string{`wgkex.toml:1: http.socket is "run/x": must be an absolute path`, "conf.d/10.toml:2: unknown key http.socks"}},
+		"http, socket":       {main: "http.socket = '/run/a%b'", want: []string{`wgkex.toml:1: http.socket is "/run/a%b"`}},
+		"http, proxies":      {main: "http.listen = 80\nhttp.trusted_proxies = ['::1', 1, 'nginx', '10.0.0.0/33', 'fe80::1%eth0']", want: []string{`wgkex.toml:2: http.trusted_proxies has "10.0.0.0/33"`, `wgkex.toml:2: http.trusted_proxies has "fe80::1%eth0"`, `wgkex.toml:2: http.trusted_proxies has "nginx"`, "wgkex.toml:2: http.trusted_proxies has a whole number"}},
+		"http, domain":       {main: "[http]\nlisten = 80\ndefault_domain = 'x'\n" + domain1, want: []string{`wgkex.toml:3: http.default_domain is "x": there is no such domain`}},
+		"http, twice":        {main: "http.listen = 80", extra: "http.listen = 81", want: []string{"conf.d/10.toml:1: http.listen is already set at DIR/wgkex.toml:1"}},
+		"tables":             {main: "http = 1\ngateway = 'gw01'", want: []string{"wgkex.toml:1: http is a whole number: must be a table", "wgkex.toml:2: gateway is a string in quotation marks: must be a table"}},
+		"gateway":            {main: "[gateway]\nname = 'a/b'\naddress = '192.0.2.1:80'", want: []string{`wgkex.toml:2: gateway.name is "a/b"`, `wgkex.toml:3: gateway.address is "192.0.2.1:80"`}},
+
 		"same address":       {main: "listen = 6\n" + domain1 + "listen = '192.0.2.1:5'", extra: "[domains.b]\nlisten = '192.0.2.1:5'\nwireguard = 'a'\nvxlan='b'", want: []string{"conf.d/10.toml:2: 192.0.2.1:5 of domain b is already taken by domains.ffww01.listen, 192.0.2.1:5"}},
 		"overlapping":        {main: "listen = 5\n" + domain1 + "listen = '192.0.2.1:5'", extra: "[domains.b]\nlisten = '0.0.0.0:5'\nwireguard = 'a'\nvxlan='b'", want: []string{"wgkex.toml:5: 192.0.2.1:5 of domain ffww01 is already taken by listen, port 5", "conf.d/10.toml:2: 0.0.0.0:5 of domain b is already taken by domains.ffww01.listen, 192.0.2.1:5", "conf.d/10.toml:2: 0.0.0.0:5 of domain b is already taken by listen, port 5"}},
 		"huge number":        {main: "listen = 99999999999999999999", want: []string{"wgkex.toml:1: "}},
@@ -402,6 +427,7 @@ func FuzzLoad(f *testing.F) {
 	f.Add(domain1 + "listen = 10013\nstale_after = '2h'\naddresses = 'ffmuc'\n")
 	f.Add("listen = '[fe80::1]:10012%eth0'\n[domains.a]\nlisten = '192.0.2.1:10012'\nwireguard = 'w'\nvxlan = 'v'\n[domains.b]\nlisten = '[::]:10013'\nwireguard = 'x'\nvxlan = 'y'\n")
 	f.Add("listen = 10012\nreply = 'ok'\nprohibited_keys = ['" + keyA + "']\n")
+	f.Add("http = { listen = [80, '[fe80::1%a]:81'], socket = '/x', trusted_proxies = ['::1', '10.0.0.0/8'] }\ngateway.name = 'g'")
 	f.Add("domains.a = { wireguard = \"w\", vxlan = \"v\" }")
 	f.Add("\xef\xbb\xbfLISTEN = 1\nlisten = 2\nreply = ok\n[domains.a]\nstale_after = '1d'\nlisten = 1.5\n")
 	f.Add("prohibited_keys = [ 'x', # c\n \"\\u0041\" ]\n[domains.\"a\\n\"]\n[[domains.b]]\n")

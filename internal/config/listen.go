@@ -19,10 +19,14 @@ type Listen struct {
 
 // ParseListen reads "ADDRESS:PORT" as ListenStream= takes it
 // (systemd.socket(5)): "192.0.2.1:10012", "[2001:db8::1]:10012", or
-// "[fe80::1]:10012%eth0", the interface behind the port. "[::]:10012" is all
-// addresses of IPv4, too, since the sockets have BindIPv6Only=both.
+// "[fe80::1]:10012%eth0", the interface behind the port; it may stand behind the
+// address, too, as in "[fe80::1%eth0]:10012". "[::]:10012" is all addresses of IPv4,
+// too, since the sockets have BindIPv6Only=both.
 func ParseListen(s string) (Listen, error) {
 	hostPort, zone, hasZone := strings.Cut(s, "%")
+	if name, port, inside := strings.Cut(zone, "]"); inside && !strings.Contains(hostPort, "]") {
+		hostPort, zone = hostPort+"]"+port, name
+	}
 	ap, err := netip.ParseAddrPort(hostPort)
 	addr := ap.Addr()
 	switch {
@@ -33,7 +37,7 @@ func ParseListen(s string) (Listen, error) {
 	case addr.IsMulticast() || addr.Is4In6():
 		return Listen{}, fmt.Errorf("nobody can connect to the address %s", addr)
 	case addr.Is6() && addr.IsLinkLocalUnicast() != hasZone, addr.Is4() && hasZone:
-		return Listen{}, errors.New(`a link-local address of IPv6 has an interface behind the port, such as "[fe80::1]:10012%eth0", and no other has`)
+		return Listen{}, errors.New(`a link-local address of IPv6 has an interface, as in "[fe80::1%eth0]:10012", and no other has`)
 	// systemd takes a number for an index, and the name goes into a unit, where
 	// it must need no quotation marks.
 	case hasZone && (!validInterfaceName(zone) || !ValidDomainName(zone) || strings.Trim(zone, "0123456789") == ""):

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"maps"
 	"math"
+	"net/netip"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -18,8 +20,10 @@ import (
 
 // The keys that there are.
 var (
-	topKeys    = []string{"listen", "reply", "prohibited_keys", "domains"}
-	domainKeys = []string{"wireguard", "vxlan", "listen", "addresses", "max_peers", "max_pending", "stale_after"}
+	topKeys     = []string{"listen", "reply", "prohibited_keys", "domains", "http", "gateway"}
+	domainKeys  = []string{"wireguard", "vxlan", "listen", "addresses", "max_peers", "max_pending", "stale_after"}
+	httpKeys    = []string{"listen", "socket", "trusted_proxies", "default_domain"}
+	gatewayKeys = []string{"name", "address"}
 )
 
 // merge makes one configuration of all files. A key may be set in one of them
@@ -97,6 +101,10 @@ func (m *merge) config() Config {
 				c.ProhibitedKeys = append(c.ProhibitedKeys, m.keys(place{s.path, key}, value)...)
 			case "domains":
 				m.domainTables(s.path, value, domains)
+			case "http":
+				m.table(s.path, key, value, httpKeys)
+			case "gateway":
+				m.table(s.path, key, value, gatewayKeys)
 			default:
 				m.set(place{s.path, keyPath(key)}, key, value, topKeys)
 			}
@@ -119,7 +127,18 @@ func (m *merge) config() Config {
 	}) {
 		c.Domains[name] = m.domain(name, domains[name], listens, interfaces)
 	}
+	c.HTTP = m.http(c.Domains, listens)
+	c.Gateway = m.gateway()
 	return c
+}
+
+// table takes a table of a file that has no tables in it.
+func (m *merge) table(file, name string, value any, known []string) {
+	at := place{file, keyPath(name)}
+	table, _ := as[map[string]any](m, at, value)
+	for key, value := range table {
+		m.set(place{file, keyPath(name, key)}, key, value, known)
+	}
 }
 
 // domainTables takes the table "domains" of a file.
@@ -197,14 +216,7 @@ func (m *merge) domain(name string, here place, listens map[string]Listen, inter
 		MaxPeers:   m.count(path("max_peers"), defaultMaxPeers),
 		MaxPending: m.count(path("max_pending"), defaultMaxPending),
 	}
-	if !d.Listen.IsZero() {
-		for _, other := range slices.Sorted(maps.Keys(listens)) {
-			if d.Listen.Overlaps(listens[other]) {
-				m.fail(at("listen"), "%s of domain %s is already taken by %s, %s", d.Listen.Where(), name, other, listens[other].Where())
-			}
-		}
-		listens[path("listen")] = d.Listen
-	}
+	m.take(path("listen"), d.Listen, "domain "+name, listens)
 	for _, i := range []struct {
 		key   string
 		field *string
@@ -241,6 +253,107 @@ func (m *merge) domain(name string, here place, listens map[string]Listen, inter
 	return d
 }
 
+// take notes that the key makes somebody listen there, where nobody else may.
+func (m *merge) take(path string, l Listen, who string, listens map[string]Listen) {
+	if l.IsZero() {
+		return
+	}
+	for _, other := range slices.Sorted(maps.Keys(listens)) {
+		if l.Overlaps(listens[other]) {
+			m.fail(m.settings[path].place, "%s of %s is already taken by %s, %s", l.Where(), who, other, listens[other].Where())
+		}
+	}
+	listens[path] = l
+}
+
+// maxSocket is the longest path of a UNIX socket (unix(7)), without the NUL.
+const maxSocket = 107
+
+// http checks what HTTP is to do.
+func (m *merge) http(domains map[string]Domain, listens map[string]Listen) (h HTTP) {
+	at := func(key string) place { return m.settings[keyPath("http", key)].place }
+	h.Listen = m.listens("http.listen", listens)
+	h.Socket = get(m, "http.socket", "")
+	if h.Socket != "" && (!filepath.IsAbs(h.Socket) || filepath.Clean(h.Socket) != h.Socket || len(h.Socket) > maxSocket || !plain(h.Socket, "/_.-")) {
+		m.fail(at("socket"), "http.socket is %q: must be an absolute path of at most %d of A-Z a-z 0-9 _ . - and /", h.Socket, maxSocket)
+	}
+	for _, text := range m.strings("http.trusted_proxies") {
+		prefix, err := netip.ParsePrefix(text)
+		if addr, addrErr := netip.ParseAddr(text); addrErr == nil && addr.Zone() == "" {
+			prefix, err = netip.PrefixFrom(addr, addr.BitLen()), nil
+		}
+		if err != nil || prefix.Addr().Is4In6() {
+			m.fail(at("trusted_proxies"), `http.trusted_proxies has %q: must be addresses or networks, such as "192.0.2.1" or "2001:db8::/64"`, text)
+			continue
+		}
+		h.TrustedProxies = append(h.TrustedProxies, prefix.Masked())
+	}
+	h.DefaultDomain = get(m, "http.default_domain", "")
+	if _, ok := domains[h.DefaultDomain]; !ok && h.DefaultDomain != "" && len(m.unread) == 0 {
+		m.fail(at("default_domain"), "http.default_domain is %q: there is no such domain", h.DefaultDomain)
+	}
+	if len(m.unread) > 0 || h.On() {
+		return h
+	}
+	for _, key := range httpKeys {
+		if s, ok := m.settings[keyPath("http", key)]; ok {
+			m.fail(s.place, "http has neither listen nor socket, so that nobody can ask it: set http.listen, such as 8080")
+			break
+		}
+	}
+	return h
+}
+
+// listens is listen for a key that may have several, in an array.
+func (m *merge) listens(path string, taken map[string]Listen) (all []Listen) {
+	s, ok := m.settings[path]
+	if !ok {
+		return nil
+	}
+	values, several := s.value.([]any)
+	if !several {
+		values = []any{s.value}
+	}
+	if len(values) == 0 {
+		m.fail(s.place, "%s is empty", path)
+	}
+	for i, value := range values {
+		l := m.parseListen(path, s.place, value)
+		if name := path; !l.IsZero() {
+			if several {
+				name = s.place.element(i).path
+				m.settings[name] = s // where it is, for take
+			}
+			m.take(name, l, path, taken)
+			all = append(all, l)
+		}
+	}
+	return all
+}
+
+// gateway checks how this gateway is called.
+func (m *merge) gateway() (g Gateway) {
+	g.Name, g.Address = get(m, "gateway.name", ""), get(m, "gateway.address", "")
+	if g.Name != "" && !ValidDomainName(g.Name) {
+		m.fail(m.settings["gateway.name"].place, "gateway.name is %q: must be 1 to %d of A-Z a-z 0-9 _ . - and begin with a letter, a digit or _", g.Name, maxDomainName)
+	}
+	if _, err := netip.ParseAddr(g.Address); g.Address != "" && err != nil && (len(g.Address) > maxHostName || !plain(g.Address, ".-")) {
+		m.fail(m.settings["gateway.address"].place, "gateway.address is %q: must be a host name or an IP address, without a port", g.Address)
+	}
+	return g
+}
+
+// maxHostName is the longest name of a host (RFC 1035 section 2.3.4).
+const maxHostName = 253
+
+// plain reports whether the text has only letters and digits of ASCII, and the
+// others.
+func plain(text, others string) bool {
+	return !strings.ContainsFunc(text, func(r rune) bool {
+		return !(r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune(others, r))
+	})
+}
+
 // parseDuration is time.ParseDuration with days, which come first: "1d12h". It
 // takes no signs.
 func parseDuration(s string) (time.Duration, error) {
@@ -273,22 +386,44 @@ func (m *merge) listen(path string) Listen {
 	if !ok {
 		return Listen{}
 	}
-	if text, isText := s.value.(string); isText {
+	return m.parseListen(path, s.place, s.value)
+}
+
+func (m *merge) parseListen(path string, at place, value any) Listen {
+	if text, isText := value.(string); isText {
 		l, err := ParseListen(text)
 		if err != nil {
-			m.fail(s.place, "%s is %q: %v", path, text, err)
+			m.fail(at, "%s is %q: %v", path, text, err)
 		}
 		return l
 	}
-	n, ok := as[int64](m, s.place, s.value)
+	n, ok := as[int64](m, at, value)
 	if !ok {
 		return Listen{}
 	}
 	if n < 1 || n > math.MaxUint16 {
-		m.fail(s.place, "%d is no TCP port: must be 1 to %d", n, math.MaxUint16)
+		m.fail(at, "%d is no TCP port: must be 1 to %d", n, math.MaxUint16)
 		return Listen{}
 	}
 	return Listen{Port: uint16(n)}
+}
+
+// strings is an array of strings.
+func (m *merge) strings(path string) (texts []string) {
+	s, ok := m.settings[path]
+	if !ok {
+		return nil
+	}
+	list, _ := as[[]any](m, s.place, s.value)
+	for _, element := range list {
+		text, ok := element.(string)
+		if !ok {
+			m.fail(s.place, "%s has %s: must be strings in quotation marks", path, typeName(element))
+			continue
+		}
+		texts = append(texts, text)
+	}
+	return texts
 }
 
 func (m *merge) count(path string, byDefault int) int {

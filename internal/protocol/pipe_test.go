@@ -140,7 +140,9 @@ func TestPipeAnswer(t *testing.T) {
 	s := new(script)
 	key := strings.Repeat("k", 43) + "="
 	answers := []Answer{
-		{}, {Code: outcome.OK}, {Code: outcome.Busy},
+		{},
+		{Code: outcome.OK},
+		{Code: outcome.Busy},
 		{Code: outcome.OK, Gateway: &Gateway{netip.MustParseAddr("fe80::1"), 51820, key}},
 		{Code: outcome.OK, Gateway: &Gateway{Key: key}},
 	}
