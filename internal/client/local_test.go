@@ -9,6 +9,7 @@ import (
 	"net"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 
 	"wgkex/internal/address"
@@ -26,24 +27,29 @@ func local(t *testing.T, serve ...func(in *bufio.Scanner, out io.Writer)) string
 	if err != nil {
 		t.Fatal(err)
 	}
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
+	ctx, cancel := context.WithCancel(t.Context())
+	var wg sync.WaitGroup
+	wg.Go(func() {
 		for {
 			conn, err := listener.AcceptUnix()
 			if err != nil {
 				return
 			}
-			serve[0](bufio.NewScanner(conn), conn)
+			context.AfterFunc(ctx, func() { conn.Close() })
+			one := serve[0]
 			if len(serve) > 1 {
 				serve = serve[1:]
 			}
-			conn.Close()
+			wg.Go(func() {
+				one(bufio.NewScanner(conn), conn)
+				conn.Close()
+			})
 		}
-	}()
+	})
 	t.Cleanup(func() {
+		cancel()
 		listener.Close()
-		<-done
+		wg.Wait()
 	})
 	return path
 }
