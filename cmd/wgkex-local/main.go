@@ -44,5 +44,5 @@ func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), unix.SIGTERM)
 	defer stop()
 	s := serve.Server{Host: domain.System, Log: logging.Log}
-	s.HandleLocal(ctx, conn, serve.Reloading(config.Effective, config.LoadEffective))
+	s.HandleLocal(ctx, conn, config.EffectiveReloaded())
 }

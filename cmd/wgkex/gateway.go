@@ -35,6 +35,10 @@ func (gateway) FirewallPorts() (ports []uint16, known bool, err error) {
 	return ports, err == nil, err
 }
 
+func (gateway) HTTPExchange(ctx context.Context, network, address string) (string, error) {
+	return client.ProbeHTTP(ctx, network, address)
+}
+
 func (gateway) Exchange(ctx context.Context, at netip.AddrPort) (string, error) {
 	answer, err := client.Probe(ctx, at)
 	return string(answer), err

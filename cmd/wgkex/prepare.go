@@ -13,19 +13,15 @@ import (
 )
 
 func prepareCommand() *cobra.Command {
-	var listen string
+	var unit, listen string
 	cmd := &cobra.Command{
-		Use:   "prepare [DOMAIN]",
+		Use:   "prepare --unit UNIT",
 		Short: "Check that a socket may listen (run by the sockets)",
-		Long: "Run by wgkex@DOMAIN.socket, without DOMAIN by wgkex.socket, before it listens:\n" +
-			"fails unless the configuration as of the last daemon-reload makes the socket\n" +
-			"listen where it is about to, and reads the domain's peers for the first exchange.",
-		Args: cobra.MaximumNArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			name := ""
-			if len(args) > 0 {
-				name = args[0]
-			}
+		Long: "Run by a socket before it listens: fails unless the configuration as of the last\n" +
+			"daemon-reload makes the socket UNIT listen where it is about to, and reads the\n" +
+			"peers of its domains for the first exchange.",
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
 			cfg, err := config.LoadEffective()
 			if err != nil {
 				return err
@@ -38,9 +34,10 @@ func prepareCommand() *cobra.Command {
 				// On standard error: of what the sockets say by other ways,
 				// LogLevelMax= of their units lets nothing through.
 				Complain: func(message string) { fmt.Fprintf(os.Stderr, "wgkex: %s\n", message) },
-			}.Run(cmd.Context(), name, listen)
+			}.Run(cmd.Context(), unit, listen)
 		},
 	}
-	cmd.Flags().StringVar(&listen, "listen", "", "the port or address and port that the socket was given, empty for none")
+	cmd.Flags().StringVar(&unit, "unit", "", "the socket unit")
+	cmd.Flags().StringVar(&listen, "listen", "", "where the socket is about to listen, empty for nowhere")
 	return cmd
 }

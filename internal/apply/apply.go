@@ -4,6 +4,7 @@
 package apply
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -100,6 +101,8 @@ type state struct {
 type socket struct {
 	want units.Socket
 	systemd.Unit
+	// absent says that the interface is not there that it is bound to.
+	absent bool
 }
 
 func (a Apply) look(ctx context.Context) (s state, err error) {
@@ -121,12 +124,21 @@ func (a Apply) look(ctx context.Context) (s state, err error) {
 		if err != nil {
 			return s, err
 		}
-		s.sockets = append(s.sockets, socket{want, u})
+		wanted := socket{want: want, Unit: u}
+		if want.Device != "" {
+			device, err := a.Gateway.Unit(ctx, want.DeviceUnit())
+			if err != nil {
+				return s, err
+			}
+			wanted.absent = device.Active != "active"
+		}
+		s.sockets = append(s.sockets, wanted)
 	}
 	for _, name := range s.target.Wants {
 		// The generator's wants of sockets and timers follow the configuration,
-		// those of the last daemon-reload maybe not this one.
-		if !strings.HasSuffix(name, ".socket") && !strings.HasSuffix(name, ".timer") {
+		// those of the last daemon-reload maybe not this one. What starts a socket and
+		// ends is not what has to be active.
+		if !strings.HasSuffix(name, ".socket") && !strings.HasSuffix(name, ".timer") && !units.IsStarter(name) {
 			names = append(names, name)
 		}
 	}
@@ -152,8 +164,12 @@ func (s state) reloadFor(a Apply) string {
 	case slices.ContainsFunc(append(s.all(), s.target, s.firewall), func(u systemd.Unit) bool { return u.NeedReload }):
 		return "unit files have changed"
 	}
+	starters := map[string]string{}
+	for _, u := range s.sockets {
+		starters[u.Name] = u.want.Starter()
+	}
 	for _, name := range s.wanted() {
-		if !slices.Contains(s.target.Wants, name) {
+		if !slices.Contains(s.target.Wants, cmp.Or(starters[name], name)) {
 			return "systemd does not know of " + name
 		}
 	}
@@ -209,7 +225,7 @@ func (a Apply) plan(s state) []step {
 	}
 	for _, u := range s.sockets {
 		switch closed := a.closed(u, s.listeners); {
-		case u.Masked():
+		case u.Masked(), u.absent: // it starts with its interface
 		case u.Active != "active":
 			add("start", u.Name, u.Active, a.Gateway.Start)
 		case len(closed) > 0:
@@ -226,10 +242,7 @@ func (a Apply) plan(s state) []step {
 // run systemd may not know its port yet.
 func (a Apply) closed(u socket, listeners []systemd.Listener) []string {
 	if a.DryRun && !u.want.In(u.Listen) {
-		if !u.want.Addr.IsValid() {
-			return []string{fmt.Sprintf("[::]:%d", u.want.Port)} // as systemd says it
-		}
-		return []string{u.want.String()}
+		return slices.DeleteFunc(u.want.Shown(), func(place string) bool { return slices.Contains(u.Listen, place) })
 	}
 	return u.Closed(listeners)
 }

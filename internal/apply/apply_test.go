@@ -7,6 +7,7 @@ import (
 	"maps"
 	"net/netip"
 	"path"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -53,9 +54,9 @@ func (m *model) Unit(_ context.Context, name string) (systemd.Unit, error) {
 	}
 	for _, s := range units.Sockets(m.read) {
 		if name == units.Target {
-			u.Wants = append(u.Wants, s.Unit)
+			u.Wants = append(u.Wants, s.Starter())
 		} else if s.Unit == name {
-			u.Listen = []string{fmt.Sprintf("[::]:%d", s.Port)}
+			u.Listen = s.Shown()
 		}
 	}
 	return u, nil
@@ -104,7 +105,7 @@ func (m *model) DaemonReload(context.Context) error {
 func (m *model) port(name string) uint16 {
 	for _, s := range units.Sockets(m.read) {
 		if s.Unit == name {
-			return s.Port
+			return s.Listen[0].Port
 		}
 	}
 	return 0
@@ -160,7 +161,7 @@ func domains(ports map[string]uint16) config.Config {
 func run(t *testing.T, m *model, dry bool) (done, failed []string) {
 	t.Helper()
 	m.calls = nil
-	same := maps.Equal(m.files.Domains, m.read.Domains) && m.files.Listen == m.read.Listen
+	same := reflect.DeepEqual(m.files, m.read)
 	if err := (Apply{
 		Gateway: m, Config: m.files, Current: same, DryRun: dry,
 		Done:   func(change string) { done = append(done, change) },
@@ -175,7 +176,7 @@ func run(t *testing.T, m *model, dry bool) (done, failed []string) {
 func newModel(c config.Config) *model {
 	m := &model{files: c, read: c, active: map[string]bool{units.Target: true}, masked: map[string]bool{}, open: map[string]uint16{}}
 	for _, s := range units.Sockets(c) {
-		m.active[s.Unit], m.open[s.Unit] = true, s.Port
+		m.active[s.Unit], m.open[s.Unit] = true, s.Listen[0].Port
 	}
 	for name := range c.Domains {
 		m.active[units.TimerName(name)] = true
@@ -351,3 +352,25 @@ func TestApplyBlind(t *testing.T) {
 type blind struct{ *model }
 
 func (blind) Listeners() ([]systemd.Listener, error) { return nil, errors.New("no access") }
+
+// HTTP's sockets are as others, but the one of an interface waits for it.
+func TestApplyHTTP(t *testing.T) {
+	const device, bound = "sys-subsystem-net-devices-w.device", "wgkex-http@w.socket"
+	before := domains(map[string]uint16{"a": 10013})
+	m := newModel(before)
+	m.files = domains(map[string]uint16{"a": 10013})
+	m.files.HTTP = config.HTTP{Listen: []config.Listen{{Port: 8080}, {Addr: netip.MustParseAddr("fe80::1%w"), Port: 80}}}
+	done, failed := run(t, m, false)
+	if want := []string{"daemon-reload (the configuration has changed)", "start wgkex-http.socket (inactive)"}; !slices.Equal(done, want) || failed != nil {
+		t.Errorf("done %q, failed %q, want %q", done, failed, want)
+	}
+	m.active[device] = true
+	if done, failed = run(t, m, false); !slices.Equal(done, []string{"start " + bound + " (inactive)"}) || failed != nil {
+		t.Errorf("with the interface: done %q, failed %q", done, failed)
+	}
+	m.files = before
+	done, failed = run(t, m, false)
+	if want := []string{"daemon-reload (the configuration has changed)", "stop wgkex-http.socket (not in the configuration)", "stop " + bound + " (not in the configuration)"}; !slices.Equal(done, want) || failed != nil {
+		t.Errorf("without HTTP: done %q, failed %q", done, failed)
+	}
+}

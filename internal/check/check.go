@@ -75,6 +75,9 @@ type Gateway interface {
 	// Exchange connects to a port of this gateway, names no domain, and returns
 	// the answer.
 	Exchange(ctx context.Context, at netip.AddrPort) (answer string, err error)
+	// HTTPExchange asks over HTTP, with neither a domain nor a key, and returns the code
+	// of the refusal. Network and address are those of package net.
+	HTTPExchange(ctx context.Context, network, address string) (code string, err error)
 }
 
 // Where says where the configuration sets a key, as config.Locate does.
@@ -121,12 +124,25 @@ func Run(ctx context.Context, g Gateway, cfg config.Config, where Where, report 
 	ask(units.Target, target)
 	for _, s := range units.Sockets(cfg) {
 		wanted[s.Unit] = true
+		if s.Device != "" {
+			if device, err := g.Unit(ctx, s.DeviceUnit()); err == nil && device.Active != "active" {
+				reportAll(report, noInterface(s))
+				continue
+			}
+		}
 		ask(s.Unit, func(u systemd.Unit) findings {
 			if found := socket(s, u, listeners, g.Owner); found.worst() > OK {
 				return found
 			}
 			at, ok := tryAt(u)
-			if !ok {
+			switch {
+			case s.HTTP && ok:
+				code, err := g.HTTPExchange(ctx, "tcp", at.String())
+				return httpAnswer(s, at.String(), code, err)
+			case s.Path != "":
+				code, err := g.HTTPExchange(ctx, "unix", s.Path)
+				return httpAnswer(s, s.Path, code, err)
+			case !ok:
 				return findings{{OK, fmt.Sprintf("%s: active on %s", s.Unit, s.Where())}}
 			}
 			got, err := g.Exchange(ctx, at)

@@ -173,6 +173,8 @@ type fake struct {
 	answer    string
 	answerErr error
 	tried     []netip.AddrPort
+	code      string   // the answer over HTTP
+	asked     []string // where over HTTP
 }
 
 const (
@@ -223,6 +225,62 @@ func (f *fake) FirewallPorts() ([]uint16, bool, error) {
 func (f *fake) Exchange(_ context.Context, at netip.AddrPort) (string, error) {
 	f.tried = append(f.tried, at)
 	return f.answer, f.answerErr
+}
+
+func (f *fake) HTTPExchange(_ context.Context, network, address string) (string, error) {
+	f.asked = append(f.asked, network+" "+address)
+	return f.code, f.answerErr
+}
+
+// HTTP is tried where the gateway reaches it.
+func TestHTTP(t *testing.T) {
+	listen := func(s string) config.Listen {
+		l, err := config.ParseListen(s)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return l
+	}
+	active := systemd.Unit{Active: "active", Listen: []string{"[::]:8080", "/run/h"}}
+	for _, c := range []struct {
+		name   string
+		http   config.HTTP
+		change func(*fake)
+		asked  []string
+		want   string
+	}{
+		{"a port", config.HTTP{Listen: []config.Listen{{Port: 8080}}}, func(*fake) {}, []string{"tcp [::1]:8080"}, "ok: wgkex-http.socket: active on port 8080"},
+		{"a UNIX socket", config.HTTP{Socket: "/run/h"}, func(f *fake) {
+			f.units["wgkex-http.socket"] = systemd.Unit{Active: "active", Listen: []string{"/run/h"}}
+		}, []string{"unix /run/h"}, "ok: wgkex-http.socket: active on /run/h"},
+		{"both", config.HTTP{Listen: []config.Listen{{Port: 8080}}, Socket: "/run/h"}, func(f *fake) { f.code = "NO_WGKEY" }, []string{"tcp [::1]:8080"}, "ok: wgkex-http.socket: active on port 8080 and /run/h"},
+		{"a port that is not open", config.HTTP{Listen: []config.Listen{{Port: 8080}}}, func(f *fake) { f.listeners = f.listeners[:1] }, nil, "FAILED: wgkex-http.socket does not listen on [::]:8080: run wgkex apply"},
+		{"one place more", config.HTTP{Listen: []config.Listen{{Port: 8080}, {Port: 8081}}}, func(*fake) {}, nil, "FAILED: wgkex-http.socket listens elsewhere than on port 8080 and port 8081: run wgkex apply"},
+		{"no answer", config.HTTP{Listen: []config.Listen{{Port: 8080}}}, func(f *fake) { f.answerErr = errors.New("EOF") }, []string{"tcp [::1]:8080"}, "FAILED: wgkex-http.socket: no answer at [::1]:8080: EOF: look at"},
+		{"no exchange", config.HTTP{Listen: []config.Listen{{Port: 8080}}}, func(f *fake) { f.code = "BUSY" }, []string{"tcp [::1]:8080"}, "FAILED: wgkex-http.socket answers, but cannot ask for exchanges: see journalctl -u wgkex-http.service"},
+		{"another answer", config.HTTP{Listen: []config.Listen{{Port: 8080}}}, func(f *fake) { f.code = "" }, []string{"tcp [::1]:8080"}, `FAILED: wgkex-http.socket answers "": see journalctl -u wgkex-http.service`},
+		{"an interface", config.HTTP{Listen: []config.Listen{listen("[fe80::1%w]:80")}}, func(f *fake) {
+			f.units["sys-subsystem-net-devices-w.device"] = systemd.Unit{Active: "active"}
+			f.units["wgkex-http@w.socket"] = systemd.Unit{Active: "active", Listen: []string{"[fe80::1]:80"}, BindToDevice: "w"}
+			f.listeners = append(f.listeners, systemd.Listener{Addr: netip.MustParseAddrPort("[fe80::1]:80"), Systemd: true})
+		}, nil, "ok: wgkex-http@w.socket: active on [fe80::1]:80%w"},
+		{"no interface", config.HTTP{Listen: []config.Listen{listen("[fe80::1%w]:80")}}, func(*fake) {}, nil, "FAILED: wgkex-http@w.socket: there is no interface w: make it, or correct http.listen"},
+	} {
+		f := newFake()
+		f.units["wgkex-http.socket"], f.code = active, "NO_DOMAIN"
+		f.listeners = append(f.listeners, systemd.Listener{Addr: netip.MustParseAddrPort("[::]:8080"), Systemd: true})
+		c.change(f)
+		cfg := config.Config{Domains: map[string]config.Domain{"ffww01": ffww01}, HTTP: c.http}
+		var got []string
+		Run(t.Context(), f, cfg, where, func(one Finding) {
+			if strings.Contains(one.Text, "wgkex-http") {
+				got = append(got, one.String())
+			}
+		})
+		if len(got) != 1 || !strings.HasPrefix(got[0], c.want) || !slices.Equal(f.asked, c.asked) {
+			t.Errorf("%s: got %q, asked %q, want %q", c.name, got, f.asked, c.want)
+		}
+	}
 }
 
 func TestUnits(t *testing.T) {

@@ -37,12 +37,14 @@ func socket(s units.Socket, u systemd.Unit, listeners []systemd.Listener, owner 
 	case !s.In(u.Listen):
 		found.add(Failed, "%s listens elsewhere than on %s: %s; if that does not help, look for a drop-in in systemctl cat %[1]s", u.Name, s.Where(), apply)
 	case u.Active != "active":
-		i := slices.IndexFunc(listeners, func(l systemd.Listener) bool { return l.Addr.Port() == s.Port })
+		i := slices.IndexFunc(listeners, func(l systemd.Listener) bool {
+			return slices.ContainsFunc(s.Listen, func(at config.Listen) bool { return l.Addr.Port() == at.Port })
+		})
 		if i < 0 {
 			found.add(Failed, "%s is %s: %s; if that does not help, see systemctl status %[1]s", u.Name, u.Active, apply)
 			break
 		}
-		found.add(Failed, "%s is %s, since port %d is taken by %s: end that program, or choose another port", u.Name, u.Active, s.Port, holder(listeners[i], owner))
+		found.add(Failed, "%s is %s, since port %d is taken by %s: end that program, or choose another port", u.Name, u.Active, listeners[i].Addr.Port(), holder(listeners[i], owner))
 	case len(closed) > 0:
 		found.add(Failed, "%s does not listen on %s: %s", u.Name, strings.Join(closed, " and "), apply)
 	}
@@ -81,6 +83,34 @@ func answer(s units.Socket, u systemd.Unit, at netip.AddrPort, got string, err e
 	default:
 		found.add(Failed, "%s answers %q: see journalctl -t wgkex-handler", s.Unit, got)
 	}
+	return found
+}
+
+// httpRefusals are the codes for a request without a domain and a key, where there
+// is no default domain and where there is one.
+var httpRefusals = []string{"NO_DOMAIN", "NO_WGKEY"}
+
+// httpAnswer is about an exchange that was tried over HTTP, of which code is the
+// outcome.
+func httpAnswer(s units.Socket, at, code string, err error) findings {
+	var found findings
+	switch {
+	case err != nil:
+		found.add(Failed, "%s: no answer at %s: %v: look at the gateway's firewall, and at journalctl -u %s", s.Unit, at, err, s.Service())
+	case slices.Contains(httpRefusals, code):
+		found.add(OK, "%s: active on %s", s.Unit, s.Where())
+	case code == "BUSY":
+		found.add(Failed, "%s answers, but cannot ask for exchanges: see journalctl -u %s, and systemctl status wgkex-local.socket", s.Unit, s.Service())
+	default:
+		found.add(Failed, "%s answers %q: see journalctl -u %s", s.Unit, code, s.Service())
+	}
+	return found
+}
+
+// noInterface is about a socket that is bound to an interface that is not there.
+func noInterface(s units.Socket) findings {
+	var found findings
+	found.add(Failed, "%s: there is no interface %s: make it, or correct http.listen; the socket then starts by itself", s.Unit, s.Device)
 	return found
 }
 

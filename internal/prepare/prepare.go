@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -38,52 +39,73 @@ type Prepare struct {
 	Complain func(message string)
 }
 
-// Run prepares the socket of domain name, the shared one for "". The socket was
-// given listen, as config.Listen writes it, or nothing. The error says why it must
-// not listen.
-func (p Prepare) Run(ctx context.Context, name, listen string) error {
-	if err := p.mayListen(name, listen); err != nil {
+// Run prepares the socket unit. It was given the places to listen that are in given
+// (units.Socket.Given), or none. The error says why it must not listen.
+func (p Prepare) Run(ctx context.Context, unit, given string) error {
+	s, err := p.mayListen(unit, given)
+	if err != nil {
 		return err
 	}
-	if at, _ := configured(p.Effective, name); p.taken(at) {
-		p.complain("%s is taken by another program or unit (ss -ltnp 'sport = :%d')", at.Where(), at.Port)
+	for _, at := range s.Listen {
+		if p.taken(at) {
+			p.complain("%s is taken by another program or unit (ss -ltnp 'sport = :%d')", at.Where(), at.Port)
+		}
 	}
-	p.refreshAll(ctx, name)
+	if !s.HTTP { // which asks others
+		p.refreshAll(ctx, s.Domain)
+	}
 	return nil
 }
 
 func (p Prepare) complain(format string, args ...any) { p.Complain(fmt.Sprintf(format, args...)) }
 
-// mayListen says what stands in the way of the socket.
-func (p Prepare) mayListen(name, listen string) error {
-	want, err := configured(p.Effective, name)
-	switch {
-	case err == nil && want.String() == listen:
-		return nil
-	case err != nil:
-		if files, loadErr := p.Files(); loadErr != nil {
-			return err
-		} else if _, inFiles := configured(files, name); inFiles != nil {
-			return err
+// mayListen is the socket, or says what stands in its way.
+func (p Prepare) mayListen(unit, given string) (units.Socket, error) {
+	s, ok := find(p.Effective, unit)
+	if ok && s.Given() == given {
+		return s, nil
+	}
+	if !ok {
+		files, err := p.Files()
+		if _, inFiles := find(files, unit); err != nil || !inFiles {
+			return s, missing(p.Effective, unit)
 		}
 	}
-	return fmt.Errorf("the configuration in %s has changed since the last daemon-reload: run systemctl daemon-reload, then start %s again", config.Dir, units.SocketName(name))
+	return s, fmt.Errorf("the configuration in %s has changed since the last daemon-reload: run systemctl daemon-reload, then start %s again", config.Dir, unit)
 }
 
-// configured is where a configuration makes the socket listen.
-func configured(cfg config.Config, name string) (config.Listen, error) {
-	missing, key, listen := "there is no shared port", "listen", cfg.Listen
-	if name != "" {
-		d, ok := cfg.Domains[name]
-		if !ok {
-			return listen, fmt.Errorf("domain %s is not in the configuration: add [domains.%s] to %s/%s or a file in %[3]s/conf.d", name, name, config.Dir, config.File)
+// find is the socket as a configuration has it.
+func find(cfg config.Config, unit string) (units.Socket, bool) {
+	sockets := units.Sockets(cfg)
+	i := slices.IndexFunc(sockets, func(s units.Socket) bool { return s.Unit == unit })
+	if i < 0 {
+		return units.Socket{}, false
+	}
+	return sockets[i], true
+}
+
+// missing says what a configuration lacks that does not have the socket.
+func missing(cfg config.Config, unit string) error {
+	what, key := "there is no shared port", "listen"
+	if domain, own := instance(unit, units.SocketName("")); own {
+		if _, known := cfg.Domains[domain]; !known {
+			return fmt.Errorf("domain %s is not in the configuration: add [domains.%[1]s] to %s/%s or a file in %[2]s/conf.d", domain, config.Dir, config.File)
 		}
-		missing, key, listen = "domain "+name+" has no port of its own", "domains."+name+".listen", d.Listen
+		what, key = "domain "+domain+" has no port of its own", "domains."+domain+".listen"
+	} else if unit == units.HTTPName("") {
+		what, key = "HTTP has no port and no UNIX socket", "http.listen"
+	} else if device, bound := instance(unit, units.HTTPName("")); bound {
+		what, key = "HTTP has no address on interface "+device, "http.listen"
 	}
-	if listen.IsZero() {
-		return listen, fmt.Errorf("%s: set %s in %s/%s or a file in %[3]s/conf.d", missing, key, config.Dir, config.File)
-	}
-	return listen, nil
+	return fmt.Errorf("%s: set %s in %s/%s or a file in %[3]s/conf.d", what, key, config.Dir, config.File)
+}
+
+// instance is the instance in the name of a unit, if that is one of the template
+// that belongs to the other unit.
+func instance(unit, of string) (string, bool) {
+	prefix, suffix, _ := strings.Cut(of, ".")
+	rest, isInstance := strings.CutPrefix(unit, prefix+"@")
+	return strings.TrimSuffix(rest, "."+suffix), isInstance
 }
 
 // taken reports whether something seems to listen there already. It is no more

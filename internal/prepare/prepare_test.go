@@ -13,6 +13,7 @@ import (
 	"wgkex/internal/domain/domaintest"
 	"wgkex/internal/kernel"
 	"wgkex/internal/systemd"
+	"wgkex/internal/units"
 
 	"golang.org/x/sys/unix"
 )
@@ -35,6 +36,7 @@ func newBench(t *testing.T) *bench {
 	d.Listen = config.Listen{Addr: netip.MustParseAddr("192.0.2.1"), Port: 10013}
 	e := config.Domain{Name: "e", WireGuard: "we", VXLAN: "ve"}
 	cfg := config.Config{Listen: config.Listen{Port: 10012}, Domains: map[string]config.Domain{"d": d, "e": e}}
+	cfg.HTTP = config.HTTP{Listen: []config.Listen{{Port: 8080}, {Addr: netip.MustParseAddr("fe80::1%w"), Port: 80}}, Socket: "/run/h"}
 	b.files = cfg
 	b.Prepare = Prepare{
 		Effective: cfg,
@@ -89,6 +91,11 @@ func TestMayListen(t *testing.T) {
 		{"a domain that the files have without a port", inFiles("x", config.Listen{}), "x", "", noDomain, 0},
 		{"broken files", func(b *bench) { b.filesErr = errors.New("broken") }, "x", "", noDomain, 0},
 		{"broken files do not matter", func(b *bench) { b.filesErr = errors.New("broken") }, "d", "192.0.2.1:10013", "", 1},
+		{"HTTP", nil, "http", "8080 /run/h", "", 0},
+		{"HTTP of an interface", nil, "http@w", "[fe80::1]:80%w", "", 0},
+		{"HTTP elsewhere", nil, "http", "8080", fmt.Sprintf(changed, "wgkex-http.socket"), 0},
+		{"HTTP of another interface", nil, "http@v", "", "HTTP has no address on interface v: set http.listen in /etc/wgkex/wgkex.toml or a file in /etc/wgkex/conf.d", 0},
+		{"no HTTP", func(b *bench) { b.Effective.HTTP = config.HTTP{}; b.files.HTTP = config.HTTP{} }, "http", "", "HTTP has no port and no UNIX socket: set http.listen in /etc/wgkex/wgkex.toml or a file in /etc/wgkex/conf.d", 0},
 		{"no shared port", func(b *bench) { b.Effective.Listen, b.files.Listen = config.Listen{}, config.Listen{} }, "", "", noShared, 0},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -97,7 +104,11 @@ func TestMayListen(t *testing.T) {
 				c.change(b)
 			}
 			got := ""
-			if err := b.Run(t.Context(), c.socket, c.at); err != nil {
+			unit := units.SocketName(c.socket)
+			if strings.HasPrefix(c.socket, "http") {
+				unit = "wgkex-" + c.socket + ".socket"
+			}
+			if err := b.Run(t.Context(), unit, c.at); err != nil {
 				got = err.Error()
 			}
 			if got != c.want || b.Dumps != c.wantReadings || b.complaints != nil {
@@ -129,13 +140,13 @@ func TestTaken(t *testing.T) {
 		b.Listeners = func() ([]systemd.Listener, error) {
 			return []systemd.Listener{{Addr: netip.MustParseAddrPort(c.listener)}}, nil
 		}
-		if err := b.Run(t.Context(), c.socket, c.at); err != nil || !slices.Equal(b.complaints, c.want) {
+		if err := b.Run(t.Context(), units.SocketName(c.socket), c.at); err != nil || !slices.Equal(b.complaints, c.want) {
 			t.Errorf("%s: got %v, complaints %q, want %q", c.listener, err, b.complaints, c.want)
 		}
 	}
 	b := newBench(t)
 	b.Listeners = func() ([]systemd.Listener, error) { return nil, unix.EACCES }
-	if err := b.Run(t.Context(), "", "10012"); err != nil || b.complaints != nil {
+	if err := b.Run(t.Context(), "wgkex.socket", "10012"); err != nil || b.complaints != nil {
 		t.Errorf("where nobody can tell: got %v, complaints %q", err, b.complaints)
 	}
 }
@@ -144,7 +155,7 @@ func TestTaken(t *testing.T) {
 func TestPeersAreRead(t *testing.T) {
 	b := newBench(t)
 	b.AddRouter(domaintest.Key(1))
-	if err := b.Run(t.Context(), "d", "192.0.2.1:10013"); err != nil {
+	if err := b.Run(t.Context(), "wgkex@d.socket", "192.0.2.1:10013"); err != nil {
 		t.Fatal(err)
 	}
 	if got := b.Counts(); got.Peers != 1 || b.Dumps != 1 {
@@ -158,7 +169,7 @@ func TestTrouble(t *testing.T) {
 	b.Prepare.Host.Devices = func(string, string) (kernel.Devices, error) {
 		return nil, fmt.Errorf("interface w: %w", kernel.ErrUnfit)
 	}
-	err := b.Run(t.Context(), "", "10012")
+	err := b.Run(t.Context(), "wgkex.socket", "10012")
 	slices.Sort(b.complaints) // of domains at the same time
 	want := []string{"domain d cannot serve yet: interface w: cannot serve", "domain e cannot serve yet: interface w: cannot serve"}
 	if err != nil || !slices.Equal(b.complaints, want) {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"net"
 	"net/netip"
-	"os"
 	"runtime/debug"
 	"time"
 
@@ -82,21 +81,4 @@ func (r *Request) answer() protocol.Answer {
 		a.Gateway = &protocol.Gateway{Addr: r.Gateway.Addr, Port: r.Gateway.Port, Key: r.Gateway.Key.String()}
 	}
 	return a
-}
-
-// Reloading makes of load one that reads again only when the file was replaced.
-func Reloading(path string, load func() (config.Config, error)) func() (config.Config, error) {
-	var read os.FileInfo
-	var cfg config.Config
-	return func() (config.Config, error) {
-		now, err := os.Stat(path)
-		if err == nil && read != nil && os.SameFile(now, read) && now.ModTime().Equal(read.ModTime()) {
-			return cfg, nil
-		}
-		fresh, err := load()
-		if err == nil {
-			read, cfg = now, fresh
-		}
-		return fresh, err
-	}
 }

@@ -2,12 +2,10 @@ package serve
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/netip"
-	"os"
 	"path/filepath"
 	"reflect"
 	"strings"
@@ -172,38 +170,5 @@ func TestLocalStopped(t *testing.T) {
 	<-done
 	if rest, err := io.ReadAll(client); err != nil || len(rest) > 0 {
 		t.Errorf("%q, %v", rest, err)
-	}
-}
-
-func TestReloading(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "f")
-	loads := 0
-	var fail error
-	load := Reloading(path, func() (config.Config, error) {
-		loads++
-		return config.Config{ReplyOK: loads > 1}, fail
-	})
-	write := func(text string) {
-		t.Helper()
-		if err := errors.Join(os.WriteFile(path+".new", []byte(text), 0o600), os.Rename(path+".new", path)); err != nil {
-			t.Fatal(err)
-		}
-	}
-	write("1")
-	for range 3 {
-		if cfg, err := load(); err != nil || cfg.ReplyOK {
-			t.Errorf("%+v, %v", cfg, err)
-		}
-	}
-	write("2")
-	if cfg, err := load(); err != nil || !cfg.ReplyOK || loads != 2 {
-		t.Errorf("%+v, %v after %d", cfg, err, loads)
-	}
-	fail = errors.New("broken")
-	write("3")
-	for range 2 {
-		if _, err := load(); !errors.Is(err, fail) {
-			t.Error(err)
-		}
 	}
 }

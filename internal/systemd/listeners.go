@@ -63,6 +63,9 @@ func AnyListeners() ([]Listener, error) {
 func (u Unit) Closed(listeners []Listener) []string {
 	var closed []string
 	for _, address := range u.Listen {
+		if strings.HasPrefix(address, "/") {
+			continue // a UNIX socket, which nobody else takes
+		}
 		want, err := ParseListen(address)
 		if err != nil || !slices.ContainsFunc(listeners, func(l Listener) bool {
 			return l.Systemd && l.Addr == netip.AddrPortFrom(want.Addr().WithZone(""), want.Port())

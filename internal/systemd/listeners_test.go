@@ -127,6 +127,7 @@ func TestClosed(t *testing.T) {
 	}
 	for _, c := range []struct{ listen, want []string }{
 		{nil, nil},
+		{[]string{"[::]:10012", "/run/wgkex/http.sock"}, nil},
 		{[]string{"[::]:10012", "192.0.2.1:10013", "[fe80::1]:10014%eth0"}, nil},
 		{[]string{"[::]:10013"}, []string{"[::]:10013"}},
 		{[]string{"[::]:10012", "[::]:10015"}, []string{"[::]:10015"}},

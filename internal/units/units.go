@@ -4,6 +4,8 @@ package units
 
 import (
 	"fmt"
+	"maps"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
@@ -34,9 +36,16 @@ const (
 
 // Socket is a socket unit and where the configuration makes it listen.
 type Socket struct {
-	Unit   string
-	Domain string // empty for the shared port
-	config.Listen
+	Unit string
+	// Domain is the one that it serves, empty for all.
+	Domain string
+	Listen []config.Listen
+	// HTTP says that HTTP is spoken, Path is that of its UNIX socket, if it has one.
+	HTTP bool
+	Path string
+	// Device is the interface that an HTTP socket is bound to, empty for none. All
+	// that it listens on are link-local addresses of the interface then.
+	Device string
 }
 
 // Sockets are the sockets that the configuration asks for, the shared one
@@ -44,12 +53,27 @@ type Socket struct {
 func Sockets(c config.Config) []Socket {
 	var sockets []Socket
 	if !c.Listen.IsZero() {
-		sockets = append(sockets, Socket{Unit: SocketName(""), Listen: c.Listen})
+		sockets = append(sockets, Socket{Unit: SocketName(""), Listen: []config.Listen{c.Listen}})
 	}
 	for _, d := range c.Sorted() {
 		if !d.Listen.IsZero() {
-			sockets = append(sockets, Socket{Unit: SocketName(d.Name), Domain: d.Name, Listen: d.Listen})
+			sockets = append(sockets, Socket{Unit: SocketName(d.Name), Domain: d.Name, Listen: []config.Listen{d.Listen}})
 		}
+	}
+	public, devices := Socket{Unit: HTTPName(""), HTTP: true, Path: c.HTTP.Socket}, map[string]Socket{}
+	for _, l := range c.HTTP.Listen {
+		if device := l.Addr.Zone(); device != "" {
+			s := devices[device]
+			devices[device] = Socket{Unit: HTTPName(device), HTTP: true, Device: device, Listen: append(s.Listen, l)}
+		} else {
+			public.Listen = append(public.Listen, l)
+		}
+	}
+	if public.Path != "" || public.Listen != nil {
+		sockets = append(sockets, public)
+	}
+	for _, device := range slices.Sorted(maps.Keys(devices)) {
+		sockets = append(sockets, devices[device])
 	}
 	return sockets
 }
@@ -58,14 +82,70 @@ func Sockets(c config.Config) []Socket {
 func Ports(c config.Config) []uint16 {
 	var ports []uint16
 	for _, s := range Sockets(c) {
-		ports = append(ports, s.Port)
+		for _, l := range s.Listen {
+			ports = append(ports, l.Port)
+		}
 	}
 	slices.Sort(ports)
 	return slices.Compact(ports) // of several addresses
 }
 
 // Patterns match the units that the configuration makes run or not.
-var Patterns = []string{SocketName(""), SocketName("*"), LocalSocket, TimerName("*")}
+var Patterns = []string{SocketName(""), SocketName("*"), HTTPName(""), HTTPName("*"), LocalSocket, TimerName("*")}
+
+// HTTPName is the unit of the addresses on an interface, of all others for "".
+func HTTPName(device string) string {
+	if device == "" {
+		return "wgkex-http.socket"
+	}
+	return "wgkex-http@" + device + ".socket"
+}
+
+// Starter is the unit that starts the socket. It is another one where that is bound to
+// an interface.
+func (s Socket) Starter() string {
+	if s.Device != "" {
+		return starterName(s.Device)
+	}
+	return s.Unit
+}
+
+// IsStarter reports whether the unit is a service that starts a socket.
+func IsStarter(unit string) bool { return strings.HasPrefix(unit, "wgkex-http-bind@") }
+
+// starterName is the service that starts the socket of an interface whenever that
+// appears.
+func starterName(device string) string { return "wgkex-http-bind@" + device + ".service" }
+
+// Service is the unit that serves an HTTP socket.
+func (s Socket) Service() string { return strings.TrimSuffix(s.Unit, ".socket") + ".service" }
+
+// DeviceUnit is the unit of the interface that the socket is bound to.
+func (s Socket) DeviceUnit() string { return deviceName(s.Device) }
+
+// Where is all places where the socket listens, in a sentence.
+func (s Socket) Where() string {
+	var where []string
+	for _, l := range s.Listen {
+		where = append(where, l.Where())
+	}
+	if s.Path != "" {
+		where = append(where, s.Path)
+	}
+	return strings.Join(where, " and ")
+}
+
+// Given is all places as the unit is given them, and gives them on to wgkex prepare.
+func (s Socket) Given() string {
+	var given []string
+	for _, l := range s.Listen {
+		given = append(given, l.String())
+	}
+	if s.Path != "" {
+		given = append(given, s.Path)
+	}
+	return strings.Join(given, " ")
+}
 
 // SocketName is the unit of a domain's own port, of the shared one for "".
 func SocketName(domain string) string {
@@ -75,48 +155,98 @@ func SocketName(domain string) string {
 	return "wgkex@" + domain + ".socket"
 }
 
+// template is the unit file.
+func (s Socket) template() string {
+	switch {
+	case s.Device != "":
+		return "wgkex-http@.socket"
+	case s.Domain != "":
+		return "wgkex@.socket"
+	}
+	return s.Unit
+}
+
 // dropIn replaces the unit file's placeholder, with which a socket refuses to
 // start (systemd.socket(5): an empty ListenStream= resets the list).
 func (s Socket) dropIn() string {
-	listen := strings.ReplaceAll(s.Listen.String(), "%", "%%") // not a specifier
-	text := fmt.Sprintf(`# Made by wgkex-generator from the configuration in %s.
-[Socket]
-ListenStream=
-ListenStream=%s
-Environment=WGKEX_LISTEN=%[2]s
-`, config.Dir, listen)
-	if s.Addr.IsValid() {
+	unescaped := strings.NewReplacer("%", "%%") // not a specifier
+	text := fmt.Sprintf("# Made by wgkex-generator from the configuration in %s.\n[Socket]\nListenStream=\n", config.Dir)
+	free := false
+	for _, l := range s.Listen {
+		text += "ListenStream=" + unescaped.Replace(s.stream(l)) + "\n"
+		free = free || l.Addr.IsValid()
+	}
+	if s.Path != "" {
+		text += "ListenStream=" + s.Path + "\n"
+	}
+	text += fmt.Sprintf("Environment=\"WGKEX_LISTEN=%s\"\n", unescaped.Replace(s.Given()))
+	if s.Device != "" {
+		text += "BindToDevice=" + s.Device + "\n"
+	}
+	if free {
 		// The sockets may start before the address is there.
 		text += "FreeBind=yes\n"
 	}
 	return text
 }
 
+// stream is a place in the words of ListenStream=. What is bound to an interface has
+// no interface in its addresses: systemd would look it up when it reads the unit.
+func (s Socket) stream(l config.Listen) string {
+	if s.Device != "" {
+		return netip.AddrPortFrom(l.Addr.WithZone(""), l.Port).String()
+	}
+	return l.String()
+}
+
 // firewallDropIn tells the firewall the ports, and has it in place before they
 // are open.
-func firewallDropIn(sockets []Socket) string {
-	var names, ports []string
+func firewallDropIn(c config.Config, sockets []Socket) string {
+	var names, ports, interfaces []string
+	for _, d := range c.Sorted() {
+		if config.ValidDomainName(d.WireGuard) { // others would need quotation marks
+			interfaces = append(interfaces, d.WireGuard)
+		}
+	}
+	if interfaces == nil {
+		interfaces = []string{"lo"} // of which nothing is limited
+	}
 	for _, s := range sockets {
 		names = append(names, s.Unit)
-		if port := strconv.Itoa(int(s.Port)); !slices.Contains(ports, port) {
-			ports = append(ports, port)
+		for _, l := range s.Listen {
+			if port := strconv.Itoa(int(l.Port)); !slices.Contains(ports, port) {
+				ports = append(ports, port)
+			}
 		}
 	}
 	return fmt.Sprintf(`# Made by wgkex-generator from the configuration in %s.
 [Unit]
 Before=%s
 [Service]
-Environment="WGKEX_PORTS={ %s }"
-`, config.Dir, strings.Join(names, " "), strings.Join(ports, ", "))
+Environment="WGKEX_PORTS={ %s }" "WGKEX_INTERFACES={ %s }"
+`, config.Dir, strings.Join(names, " "), strings.Join(ports, ", "), strings.Join(interfaces, ", "))
 }
 
-// In reports whether the socket's place is among the addresses that systemd
-// gives for a socket, such as "[::]:10012".
+// Shown is all places as systemd shows them in the property Listen of a socket, such
+// as "[::]:10012".
+func (s Socket) Shown() []string {
+	var shown []string
+	for _, l := range s.Listen {
+		if l.Addr.IsValid() {
+			shown = append(shown, s.stream(l))
+		} else {
+			shown = append(shown, fmt.Sprintf("[::]:%d", l.Port))
+		}
+	}
+	if s.Path != "" {
+		shown = append(shown, s.Path)
+	}
+	return shown
+}
+
+// In reports whether the socket's places are among those that systemd shows.
 func (s Socket) In(listen []string) bool {
-	return slices.ContainsFunc(listen, func(address string) bool {
-		l, err := config.ParseListen(address)
-		return err == nil && l == s.Listen
-	})
+	return !slices.ContainsFunc(s.Shown(), func(place string) bool { return !slices.Contains(listen, place) })
 }
 
 // Write writes drop-ins and the target's wants into the directory dir of
@@ -127,16 +257,19 @@ func Write(c config.Config, dir string) error {
 		if err := writeFile(filepath.Join(dir, s.Unit+".d", DropIn), s.dropIn()); err != nil {
 			return err
 		}
-		template := "wgkex.socket"
-		if s.Domain != "" {
-			template = "wgkex@.socket"
+		who, unit, template := []string{Target}, s.Unit, s.template()
+		if s.Device != "" {
+			// The socket itself would wait for the interface, and the target for it.
+			who, unit, template = append(who, deviceName(s.Device)), s.Starter(), starterName("")
 		}
-		if err := want(dir, Target, s.Unit, template); err != nil {
-			return err
+		for _, w := range who {
+			if err := want(dir, w, unit, template); err != nil {
+				return err
+			}
 		}
 	}
 	if len(sockets) > 0 {
-		if err := writeFile(filepath.Join(dir, Firewall+".d", DropIn), firewallDropIn(sockets)); err != nil {
+		if err := writeFile(filepath.Join(dir, Firewall+".d", DropIn), firewallDropIn(c, sockets)); err != nil {
 			return err
 		}
 	}

@@ -17,6 +17,9 @@ func TestWrite(t *testing.T) {
 		"ffww02":     {Name: "ffww02", WireGuard: "wg-02", VXLAN: "vx2"},
 		"ffww-01.de": {Name: "ffww-01.de", WireGuard: "wg+1", VXLAN: "vx1", Listen: listen("192.0.2.1:10013")},
 		"ffww03":     {Name: "ffww03", WireGuard: "wg3", VXLAN: "vx3", Listen: listen("[fe80::1]:10013%eth0")},
+	}, HTTP: config.HTTP{
+		Listen: []config.Listen{listen("[fe80::1%wg3]:80"), {Port: 8080}, listen("[fe80::2%wg3]:80"), listen("192.0.2.1:80"), listen("[fe80::1%wg-02]:81")},
+		Socket: "/run/wgkex/http.sock",
 	}}, dir); err != nil {
 		t.Fatal(err)
 	}
@@ -37,10 +40,18 @@ func TestWrite(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := map[string]string{
-		"wgkex.socket.d/" + DropIn:                                                        "[Socket]\nListenStream=\nListenStream=10012\nEnvironment=WGKEX_LISTEN=10012\n",
-		"wgkex@ffww-01.de.socket.d/" + DropIn:                                             "[Socket]\nListenStream=\nListenStream=192.0.2.1:10013\nEnvironment=WGKEX_LISTEN=192.0.2.1:10013\nFreeBind=yes\n",
-		"wgkex@ffww03.socket.d/" + DropIn:                                                 "[Socket]\nListenStream=\nListenStream=[fe80::1]:10013%%eth0\nEnvironment=WGKEX_LISTEN=[fe80::1]:10013%%eth0\nFreeBind=yes\n",
-		"wgkex-firewall.service.d/" + DropIn:                                              "[Unit]\nBefore=wgkex.socket wgkex@ffww-01.de.socket wgkex@ffww03.socket\n[Service]\nEnvironment=\"WGKEX_PORTS={ 10012, 10013 }\"\n",
+		"wgkex.socket.d/" + DropIn:                                                        "[Socket]\nListenStream=\nListenStream=10012\nEnvironment=\"WGKEX_LISTEN=10012\"\n",
+		"wgkex@ffww-01.de.socket.d/" + DropIn:                                             "[Socket]\nListenStream=\nListenStream=192.0.2.1:10013\nEnvironment=\"WGKEX_LISTEN=192.0.2.1:10013\"\nFreeBind=yes\n",
+		"wgkex@ffww03.socket.d/" + DropIn:                                                 "[Socket]\nListenStream=\nListenStream=[fe80::1]:10013%%eth0\nEnvironment=\"WGKEX_LISTEN=[fe80::1]:10013%%eth0\"\nFreeBind=yes\n",
+		"wgkex-http.socket.d/" + DropIn:                                                   "[Socket]\nListenStream=\nListenStream=8080\nListenStream=192.0.2.1:80\nListenStream=/run/wgkex/http.sock\nEnvironment=\"WGKEX_LISTEN=8080 192.0.2.1:80 /run/wgkex/http.sock\"\nFreeBind=yes\n",
+		"wgkex-http@wg3.socket.d/" + DropIn:                                               "[Socket]\nListenStream=\nListenStream=[fe80::1]:80\nListenStream=[fe80::2]:80\nEnvironment=\"WGKEX_LISTEN=[fe80::1]:80%%wg3 [fe80::2]:80%%wg3\"\nBindToDevice=wg3\nFreeBind=yes\n",
+		"wgkex-http@wg-02.socket.d/" + DropIn:                                             "[Socket]\nListenStream=\nListenStream=[fe80::1]:81\nEnvironment=\"WGKEX_LISTEN=[fe80::1]:81%%wg-02\"\nBindToDevice=wg-02\nFreeBind=yes\n",
+		"wgkex.target.wants/wgkex-http.socket":                                            "/usr/lib/systemd/system/wgkex-http.socket",
+		"wgkex.target.wants/wgkex-http-bind@wg3.service":                                  "/usr/lib/systemd/system/wgkex-http-bind@.service",
+		"wgkex.target.wants/wgkex-http-bind@wg-02.service":                                "/usr/lib/systemd/system/wgkex-http-bind@.service",
+		"sys-subsystem-net-devices-wg3.device.wants/wgkex-http-bind@wg3.service":          "/usr/lib/systemd/system/wgkex-http-bind@.service",
+		`sys-subsystem-net-devices-wg\x2d02.device.wants/wgkex-http-bind@wg-02.service`:   "/usr/lib/systemd/system/wgkex-http-bind@.service",
+		"wgkex-firewall.service.d/" + DropIn:                                              "[Unit]\nBefore=wgkex.socket wgkex@ffww-01.de.socket wgkex@ffww03.socket wgkex-http.socket wgkex-http@wg-02.socket wgkex-http@wg3.socket\n[Service]\nEnvironment=\"WGKEX_PORTS={ 10012, 10013, 8080, 80, 81 }\" \"WGKEX_INTERFACES={ wg-02, wg3 }\"\n",
 		"wgkex.target.wants/wgkex-cleanup@ffww02.timer":                                   "/usr/lib/systemd/system/wgkex-cleanup@.timer",
 		"wgkex.target.wants/wgkex-cleanup@ffww-01.de.timer":                               "/usr/lib/systemd/system/wgkex-cleanup@.timer",
 		"wgkex.target.wants/wgkex.socket":                                                 "/usr/lib/systemd/system/wgkex.socket",
@@ -73,7 +84,7 @@ func TestIn(t *testing.T) {
 		"[::]:10012": {Port: 10012}, "192.0.2.1:10012": listen("192.0.2.1:10012"), "0.0.0.0:10012": listen("0.0.0.0:10012"),
 		"[2001:db8::1]:10012": listen("[2001:db8::1]:10012"), "[fe80::1]:10012%eth0": listen("[fe80::1]:10012%eth0"),
 	} {
-		if s := (Socket{Listen: l}); !s.In([]string{"@other", shown}) || s.In([]string{"[::1]:10012", "[::]:10013", "10012"}) {
+		if s := (Socket{Listen: []config.Listen{l}}); !s.In([]string{"@other", shown}) || s.In([]string{"[::1]:10012", "[::]:10013", "10012"}) {
 			t.Errorf("%s: not exactly in %s", l, shown)
 		}
 	}

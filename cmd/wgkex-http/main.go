@@ -1,0 +1,52 @@
+// wgkex-http serves HTTP on the sockets that systemd hands it.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"os/signal"
+	"slices"
+
+	"wgkex/internal/client"
+	"wgkex/internal/config"
+	"wgkex/internal/httpd"
+	"wgkex/internal/logging"
+	"wgkex/internal/version"
+
+	"github.com/coreos/go-systemd/v22/activation"
+	"golang.org/x/sys/unix"
+)
+
+func main() {
+	flag.Usage = func() {
+		fmt.Fprint(flag.CommandLine.Output(), "usage: wgkex-http [--version]\n\n"+
+			"Serves WireGuard key exchanges over HTTP. systemd starts it as wgkex-http.service\n"+
+			"for wgkex-http.socket. See wgkex-http(8).\n")
+	}
+	printVersion := flag.Bool("version", false, "print the version")
+	flag.Parse()
+	if *printVersion {
+		fmt.Println(version.Version)
+		return
+	}
+	if flag.NArg() > 0 {
+		flag.Usage()
+		os.Exit(2)
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), unix.SIGTERM)
+	defer stop()
+	listeners, err := activation.Listeners()
+	if err == nil && (len(listeners) == 0 || slices.Contains(listeners, nil)) {
+		err = errors.New("no sockets from systemd, or others than those of streams")
+	}
+	if err == nil {
+		err = httpd.New(client.LocalSocket, config.EffectiveReloaded(), logging.Log).Run(ctx, listeners)
+	}
+	if err != nil {
+		fmt.Fprintf(os.Stderr, "wgkex-http: %v\n", err)
+		os.Exit(1)
+	}
+}

@@ -1,0 +1,110 @@
+// Package httpd serves HTTP on the sockets that systemd hands over: with limits, for
+// as long as there is work.
+package httpd
+
+import (
+	"context"
+	"errors"
+	"net"
+	"net/http"
+	"net/netip"
+	"sync"
+	"time"
+)
+
+// What a client may take of the server. None of it is for the configuration: a
+// router needs one connection, one request and a second.
+const (
+	headerTimeout = 5 * time.Second
+	// requestTimeout is for headers and body together, also one that is thrown away,
+	// and answerTimeout for all of a request.
+	requestTimeout = 10 * time.Second
+	answerTimeout  = 25 * time.Second
+	keepAlive      = 30 * time.Second
+	// maxHeader is what net/http takes for 8 KiB: it adds 4 KiB of its own.
+	maxHeader = 4 << 10
+	// maxRequests is how many requests a connection may make that is not of a proxy:
+	// what limits connections limits requests then, too.
+	maxRequests = 16
+	// maxConnections are all, and as many of trusted proxies; maxOfSource those of one
+	// client.
+	maxConnections = 512
+	maxOfSource    = 64
+	// endTimeout is how long the end waits for requests under way.
+	endTimeout = 10 * time.Second
+)
+
+// Server is an HTTP server.
+type Server struct {
+	Handler http.Handler
+	// Trusted reports whether the address is one of a proxy. Whoever comes by a UNIX
+	// socket is one, too.
+	Trusted func(netip.Addr) bool
+	// Idle is how long there must be no connection for the server to end.
+	Idle time.Duration
+}
+
+// Run serves until the context is done, or there is no work. Then it takes no more
+// connections, which wait in the sockets for the next process, and ends when those
+// that it has taken are served.
+func (s *Server) Run(ctx context.Context, listeners []net.Listener) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	connections := newPool(s.Trusted)
+	connections.whenIdle(s.Idle, cancel)
+	server := &http.Server{
+		Handler:                      http.HandlerFunc(s.serve),
+		ReadHeaderTimeout:            headerTimeout,
+		ReadTimeout:                  requestTimeout,
+		WriteTimeout:                 answerTimeout,
+		IdleTimeout:                  keepAlive,
+		MaxHeaderBytes:               maxHeader,
+		DisableGeneralOptionsHandler: true,
+		// What clients do wrong is none of the log's business.
+		ErrorLog:    silent,
+		ConnContext: func(ctx context.Context, c net.Conn) context.Context { return context.WithValue(ctx, key{}, c) },
+	}
+	failed := make([]error, len(listeners))
+	var wg sync.WaitGroup
+	for i, l := range listeners {
+		wg.Go(func() {
+			failed[i] = server.Serve(listener{l, connections})
+			cancel()
+		})
+	}
+	<-ctx.Done()
+	end, stop := context.WithTimeout(context.Background(), endTimeout)
+	defer stop()
+	if server.Shutdown(end) != nil {
+		_ = server.Close() // whoever is still there has had the time
+	}
+	wg.Wait()
+	for i, err := range failed {
+		if errors.Is(err, http.ErrServerClosed) {
+			failed[i] = nil
+		}
+	}
+	return errors.Join(failed...)
+}
+
+// key is that of the connection in a request's context.
+type key struct{}
+
+// serve counts the requests of a connection.
+func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
+	if c, ok := r.Context().Value(key{}).(*connection); ok && c.last() {
+		w.Header().Set("Connection", "close")
+	}
+	s.Handler.ServeHTTP(w, r)
+}
+
+// Busy marks the connection of a request's context as one that is not to be closed
+// for others, until done is called.
+func Busy(ctx context.Context) (done func()) {
+	c, ok := ctx.Value(key{}).(*connection)
+	if !ok {
+		return func() {}
+	}
+	c.pool.setBusy(c, true)
+	return func() { c.pool.setBusy(c, false) }
+}

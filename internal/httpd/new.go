@@ -1,0 +1,90 @@
+package httpd
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"net/netip"
+	"os"
+	"sync"
+	"time"
+
+	"wgkex/internal/client"
+	"wgkex/internal/config"
+	"wgkex/internal/httpapi"
+	"wgkex/internal/logging"
+	"wgkex/internal/protocol"
+
+	"github.com/coreos/go-systemd/v22/journal"
+)
+
+const (
+	// idle is how long a process stays without a connection.
+	idle = 10 * time.Minute
+	// linkIdle is how long it keeps a connection to the local socket without an
+	// exchange, and with it a process at the other end. linkPatience is longer than
+	// that waits for a domain (serve.LockTimeout).
+	linkIdle     = 30 * time.Second
+	linkPatience = 45 * time.Second
+	// failureEvery is how often at most it is logged that the local socket does not
+	// answer.
+	failureEvery = 10 * time.Second
+)
+
+// New makes a Server that asks the local socket for exchanges, by the configuration
+// that load reads.
+func New(socket string, load func() (config.Config, error), log func(journal.Priority, string, ...logging.Field)) *Server {
+	links := &client.Links{Socket: socket, Idle: linkIdle, Patience: linkPatience}
+	api := &httpapi.API{
+		Exchange: func(ctx context.Context, r protocol.Request) (protocol.Answer, error) {
+			defer Busy(ctx)()
+			// The names of others share one connection: strangers can think of many.
+			name := ""
+			if cfg, err := load(); err == nil {
+				name = cfg.Domains[r.Domain].Name
+			}
+			return links.Ask(ctx, name, r)
+		},
+		Settings: func() (httpapi.Settings, error) {
+			cfg, err := load()
+			if err != nil {
+				return httpapi.Settings{}, err
+			}
+			return settings(cfg)
+		},
+		Failed: nowAndThen(func(err error) {
+			log(journal.PriErr, fmt.Sprintf("requests cannot be answered: %v", err))
+		}),
+	}
+	trusted := func(addr netip.Addr) bool {
+		cfg, err := load()
+		return err == nil && httpapi.Trusted(addr, cfg.HTTP.TrustedProxies)
+	}
+	return &Server{Handler: api, Trusted: trusted, Idle: idle}
+}
+
+// settings is what the configuration says about HTTP.
+func settings(cfg config.Config) (httpapi.Settings, error) {
+	address := cmp.Or(cfg.Gateway.Address, cfg.Gateway.Name)
+	if address == "" {
+		var err error
+		if address, err = os.Hostname(); err != nil {
+			return httpapi.Settings{}, err
+		}
+	}
+	return httpapi.Settings{TrustedProxies: cfg.HTTP.TrustedProxies, DefaultDomain: cfg.HTTP.DefaultDomain, Address: address}, nil
+}
+
+// nowAndThen makes of do one that does nothing soon after it was called.
+func nowAndThen(do func(error)) func(error) {
+	var mu sync.Mutex
+	var last time.Time
+	return func(err error) {
+		mu.Lock()
+		defer mu.Unlock()
+		if now := time.Now(); last.IsZero() || now.Sub(last) >= failureEvery {
+			last = now
+			do(err)
+		}
+	}
+}
