@@ -194,8 +194,11 @@ func readRequest(w http.ResponseWriter, r *http.Request) (asked request, ok bool
 	// Only a connection can be slow: others have no deadlines.
 	_ = connection.SetReadDeadline(time.Now().Add(bodyTimeout))
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, MaxBody))
-	// The server itself looks whether the client goes, without a time.
-	_ = connection.SetReadDeadline(time.Time{})
+	if err == nil {
+		// From here on the server itself looks whether the client goes. Otherwise it has
+		// a body to throw away, which must not take longer either.
+		_ = connection.SetReadDeadline(time.Time{})
+	}
 	switch tooLong := new(http.MaxBytesError); {
 	case errors.As(err, &tooLong):
 		refuse(w, http.StatusRequestEntityTooLarge, "TOO_LARGE", "the body is longer than "+strconv.Itoa(MaxBody)+" bytes")

@@ -42,6 +42,10 @@ type Server struct {
 	Trusted func(netip.Addr) bool
 	// Idle is how long there must be no connection for the server to end.
 	Idle time.Duration
+	// Stale reports whether the sockets are not those that there should be any more.
+	// The server then ends with the connection that it has just taken, and the next one
+	// starts it with others. It may be nil.
+	Stale func() bool
 }
 
 // Run serves until the context is done, or there is no work. Then it takes no more
@@ -68,7 +72,7 @@ func (s *Server) Run(ctx context.Context, listeners []net.Listener) error {
 	var wg sync.WaitGroup
 	for i, l := range listeners {
 		wg.Go(func() {
-			failed[i] = server.Serve(listener{l, connections})
+			failed[i] = server.Serve(listener{l, connections, s.Stale, cancel})
 			cancel()
 		})
 	}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
+	"slices"
 	"sync"
 	"time"
 
@@ -60,7 +61,12 @@ func New(socket string, load func() (config.Config, error), log func(journal.Pri
 		cfg, err := load()
 		return err == nil && httpapi.Trusted(addr, cfg.HTTP.TrustedProxies)
 	}
-	return &Server{Handler: api, Trusted: trusted, Idle: idle}
+	first, firstErr := load()
+	stale := func() bool {
+		cfg, err := load()
+		return err == nil && firstErr == nil && !(slices.Equal(cfg.HTTP.Listen, first.HTTP.Listen) && cfg.HTTP.Socket == first.HTTP.Socket)
+	}
+	return &Server{Handler: api, Trusted: trusted, Idle: idle, Stale: stale}
 }
 
 // settings is what the configuration says about HTTP.

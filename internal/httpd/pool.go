@@ -170,7 +170,9 @@ func (c *connection) last() bool {
 // listener has its connections in a pool.
 type listener struct {
 	net.Listener
-	pool *pool
+	pool  *pool
+	stale func() bool
+	end   func()
 }
 
 // Accept is that of net.Listener.
@@ -179,6 +181,9 @@ func (l listener) Accept() (net.Conn, error) {
 		c, err := l.Listener.Accept()
 		if err != nil {
 			return nil, err
+		}
+		if l.stale != nil && l.stale() {
+			l.end()
 		}
 		if n := l.pool.add(c); n != nil {
 			return n, nil
