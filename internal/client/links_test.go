@@ -29,7 +29,11 @@ func httpRequest(key string) protocol.Request {
 func echo(connections *atomic.Int32, n int) func(*bufio.Scanner, io.Writer) {
 	return func(in *bufio.Scanner, out io.Writer) {
 		connections.Add(1)
-		for i := 0; i < n && in.Scan() && in.Scan(); i++ {
+		for range n {
+			in.Scan() // the domain
+			if !in.Scan() {
+				return
+			}
 			if in.Text() == "bad" {
 				fmt.Fprintln(out, "ERR: INVALID_WGKEY")
 				continue
@@ -66,20 +70,22 @@ func TestLinks(t *testing.T) {
 
 // One connection that waits is of no harm to another.
 func TestLinksApart(t *testing.T) {
-	release := make(chan struct{})
+	release, began, slow := make(chan struct{}), make(chan struct{}), make(chan error)
 	l := newLinks(local(t, func(in *bufio.Scanner, out io.Writer) {
-		for in.Scan() && in.Scan() {
+		for in.Scan() { // the domain
+			in.Scan()
 			if in.Text() == "1" {
+				close(began)
 				<-release
 			}
 			fmt.Fprintf(out, "OK fe80::1 %s k\n", in.Text())
 		}
 	}))
-	slow := make(chan error)
 	go func() {
 		_, err := l.Ask(t.Context(), "slow", httpRequest("1"))
 		slow <- err
 	}()
+	<-began
 	if a, err := l.Ask(t.Context(), "d", httpRequest("2")); err != nil || a.Gateway.Port != 2 {
 		t.Errorf("%+v, %v", a, err)
 	}

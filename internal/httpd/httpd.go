@@ -77,14 +77,18 @@ func (s *Server) Run(ctx context.Context, listeners []net.Listener) error {
 		})
 	}
 	<-ctx.Done()
-	end, stop := context.WithTimeout(context.Background(), endTimeout)
-	defer stop()
-	if server.Shutdown(end) != nil {
-		_ = server.Close() // whoever is still there has had the time
+	for _, l := range listeners {
+		_ = l.Close() // ends Serve
 	}
 	wg.Wait()
+	// Not Shutdown, which drops a request that has just arrived.
+	server.SetKeepAlivesEnabled(false)
+	for end := time.Now().Add(endTimeout); connections.open() > 0 && time.Now().Before(end); {
+		time.Sleep(10 * time.Millisecond)
+	}
+	_ = server.Close() // whoever is still there has had the time
 	for i, err := range failed {
-		if errors.Is(err, http.ErrServerClosed) {
+		if errors.Is(err, net.ErrClosed) {
 			failed[i] = nil
 		}
 	}

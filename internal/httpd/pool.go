@@ -66,16 +66,11 @@ func (p *pool) add(c net.Conn) *connection {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	proxy := n.source.proxy
-	victims := p.sources[n.source]
-	switch {
-	case !proxy && len(victims) >= maxOfSource:
-	case p.total[proxy] >= maxConnections:
-		victims = p.largest(proxy)
-	default:
-		victims = nil
-	}
-	if victims != nil {
-		victim := longest(victims)
+	full := p.total[proxy] >= maxConnections
+	if mine := len(p.sources[n.source]); full || !proxy && mine >= maxOfSource {
+		victim := p.victim(func(s source) bool {
+			return s.proxy == proxy && (s == n.source || mine < maxOfSource)
+		})
 		if victim == nil {
 			return nil
 		}
@@ -100,24 +95,28 @@ func (p *pool) sourceOf(c net.Conn) source {
 	return source{httpapi.Source(addr), p.trusted(addr)}
 }
 
-// largest is the connections of the source that has most.
-func (p *pool) largest(proxy bool) (most map[*connection]struct{}) {
+// victim is a connection that waits, of those sources the one that has most of them,
+// of these the one that has waited longest. It is nil if all are busy.
+func (p *pool) victim(of func(source) bool) (victim *connection) {
+	most := 0
 	for s, connections := range p.sources {
-		if s.proxy == proxy && len(connections) > len(most) {
-			most = connections
+		if !of(s) || len(connections) < most {
+			continue
+		}
+		for c := range connections {
+			if !c.busy && (victim == nil || len(connections) > most || c.waiting.Before(victim.waiting)) {
+				victim, most = c, len(connections)
+			}
 		}
 	}
-	return most
+	return victim
 }
 
-// longest is the connection that has waited longest, nil if all are busy.
-func longest(connections map[*connection]struct{}) (longest *connection) {
-	for c := range connections {
-		if !c.busy && (longest == nil || c.waiting.Before(longest.waiting)) {
-			longest = c
-		}
-	}
-	return longest
+// open is how many connections there are.
+func (p *pool) open() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.total[true] + p.total[false]
 }
 
 // remove forgets a connection, once.

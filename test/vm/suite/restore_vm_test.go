@@ -334,13 +334,13 @@ func TestAdd(t *testing.T) {
 	if got := len(consistent(t, domain)); got != 990 {
 		t.Errorf("%d peers", got)
 	}
-	for command, want := range map[string]string{
-		"wgkex add nosuch x": "not in the configuration",
-		"setpriv --reuid nobody --regid nogroup --clear-groups wgkex add " + domain + " x": "permission denied",
-		"systemctl stop wgkex-local.socket; wgkex add " + domain + " x":                    "has to be active",
+	for _, c := range []struct{ command, want string }{
+		{"wgkex add nosuch x", "not in the configuration"},
+		{"setpriv --reuid nobody --regid nogroup --clear-groups wgkex add " + domain + " x", "permission denied"},
+		{"systemctl stop wgkex-local.socket; wgkex add " + domain + " x", "has to be active"}, // the last
 	} {
-		if out, err := try("%s", command); err == nil || !strings.Contains(out, want) {
-			t.Errorf("%s: %v, %s", command, err, out)
+		if out, err := try("%s", c.command); err == nil || !strings.Contains(out, c.want) {
+			t.Errorf("%s: %v, %s", c.command, err, out)
 		}
 	}
 	sh(t, "systemctl start wgkex-local.socket; useradd --system asks; usermod -G wgkex-relay asks")

@@ -92,7 +92,7 @@ func refusedLeaveNothing(t *testing.T, atLeast int) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		for code, n := range results {
+		for code, n := range results.Total() {
 			if code != outcome.OK {
 				refused += int(n)
 			}
