@@ -73,7 +73,7 @@ func TestNumbersInDocuments(t *testing.T) {
 		{restorePage, `(?s)_MemoryMax=_.*?Defaults to (\w+)`, nil, "units/wgkex-restore@.service", `MemoryMax=(\w+)`},
 		{restorePage, `(?s)_MemoryMax=_.*?Defaults to (\w+)`, nil, "units/wgkex-save@.service", `MemoryMax=(\w+)`},
 		{restorePage, `(?s)_TimeoutStopSec=_.*?Defaults to (\d+)`, nil, "units/wgkex-save@.service", `TimeoutStopSec=(\d+)`},
-		{localPage, `has (\d+) bytes at most`, protocol.MaxLine, "", ""},
+		{localPage, `a public key have (\d+) bytes at most`, protocol.MaxLine, "", ""},
 		{localPage, `has to be there after (\d+) seconds`, protocol.LineTimeout.Seconds(), "", ""},
 		{localPage, `take one within (\d+) seconds`, protocol.LineTimeout.Seconds(), "", ""},
 		{localPage, `carried out together, (\d+) of them`, nil, "internal/serve/local.go", `maxBatch = (\d+)`},
