@@ -1,13 +1,20 @@
 package cmd
 
 import (
+	"context"
 	"fmt"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"regexp"
+	"slices"
+	"strings"
 	"testing"
 
 	"wgkex/internal/cleanup"
 	"wgkex/internal/client"
+	"wgkex/internal/httpapi"
+	"wgkex/internal/outcome"
 	"wgkex/internal/policy"
 	"wgkex/internal/prepare"
 	"wgkex/internal/protocol"
@@ -24,6 +31,8 @@ import (
 func TestNumbersInDocuments(t *testing.T) {
 	const handler, cleanupPage, admin, firewall = "docs/wgkex-handler.8.scd", "docs/wgkex-cleanup.8.scd", "docs/wgkex.8.scd", "docs/wgkex-firewall.service.8.scd"
 	const restorePage, localPage = "docs/wgkex-restore.8.scd", "docs/wgkex-local.8.scd"
+	const clients, httpPage, guide = "docs/http.md", "docs/wgkex-http.8.scd", "docs/operating.md"
+	const httpd, httpdNew, httpapiFile = "internal/httpd/httpd.go", "internal/httpd/new.go", "internal/httpapi/api.go"
 	for _, c := range []struct {
 		document, pattern string
 		value             any
@@ -103,6 +112,69 @@ func TestNumbersInDocuments(t *testing.T) {
 		{"SECURITY.md", `half a request has (\d+) s`, protocol.LineTimeout.Seconds(), "", ""},
 		{"SECURITY.md", `processes \| (\d+) connections`, nil, "units/wgkex-local.socket", `MaxConnections=(\d+)`},
 		{"SECURITY.md", `connections, (\d+) MiB for each`, nil, "units/wgkex-local@.service", `MemoryMax=(\d+)M`},
+		// net/http adds to what it is given, which the comment says.
+		{clients, `headers \| (\d+) KiB`, nil, httpd, `takes for (\d+) KiB`},
+		{clients, `(?s)headers, time to arrive \| (\d+) seconds`, nil, httpd, `headerTimeout = (\d+) \* time.Second`},
+		{clients, `body \| (\d+) KiB`, httpapi.MaxBody >> 10, "", ""},
+		{clients, `body, time to arrive \| (\d+) seconds`, nil, httpapiFile, `bodyTimeout = (\d+) \* time.Second`},
+		{clients, `an exchange \| (\d+) seconds`, nil, httpapiFile, `exchangeTimeout = (\d+) \* time.Second`},
+		{clients, `took more than (\d+) seconds`, nil, httpapiFile, `exchangeTimeout = (\d+) \* time.Second`},
+		{clients, `without a request \| (\d+) seconds`, nil, httpd, `keepAlive\s+= (\d+) \* time.Second`},
+		{clients, `on one connection \| (\d+)`, nil, httpd, `maxRequests = (\d+)`},
+		{clients, `connections of all clients \| (\d+)`, nil, httpd, `maxConnections = (\d+)`},
+		{clients, `on requests\. (\d+) connections`, nil, httpd, `maxConnections = (\d+)`},
+		{clients, `connections of one client \| (\d+)`, nil, httpd, `maxOfSource\s+= (\d+)`},
+		{clients, `client under way \| (\d+)`, nil, httpapiFile, `maxAsking = (\d+)`},
+		{clients, `More than (\d+) exchanges of this client`, nil, httpapiFile, `maxAsking = (\d+)`},
+		{clients, `Retry-After: (\d+)`, nil, httpapiFile, `retryAfter = (\d+)`},
+		{httpPage, `headers\n:  (\d+) KiB`, nil, httpd, `takes for (\d+) KiB`},
+		{httpPage, `headers\n:  \d+ KiB, within (\d+) seconds`, nil, httpd, `headerTimeout = (\d+) \* time.Second`},
+		{httpPage, `body\n:  (\d+) KiB`, httpapi.MaxBody >> 10, "", ""},
+		{httpPage, `body\n:  \d+ KiB, within (\d+) seconds`, nil, httpapiFile, `bodyTimeout = (\d+) \* time.Second`},
+		{httpPage, `an exchange\n:  (\d+) seconds`, nil, httpapiFile, `exchangeTimeout = (\d+) \* time.Second`},
+		{httpPage, `not answered within (\d+) seconds`, nil, httpapiFile, `exchangeTimeout = (\d+) \* time.Second`},
+		{httpPage, `without a request\n:  (\d+) seconds`, nil, httpd, `keepAlive\s+= (\d+) \* time.Second`},
+		{httpPage, `on one connection\n:  (\d+)`, nil, httpd, `maxRequests = (\d+)`},
+		{httpPage, `may make (\d+) times`, nil, httpd, `maxRequests = (\d+)`},
+		{httpPage, `\|  connections\n:  (\d+)`, nil, httpd, `maxConnections = (\d+)`},
+		{httpPage, `another (\d+) connections`, nil, httpd, `maxConnections = (\d+)`},
+		{httpPage, `connections of one client\n:  (\d+)`, nil, httpd, `maxOfSource\s+= (\d+)`},
+		{httpPage, `client under way\n:  (\d+)`, nil, httpapiFile, `maxAsking = (\d+)`},
+		{httpPage, `closes it after (\d+) seconds without`, nil, httpdNew, `linkIdle\s+= (\d+) \* time.Second`},
+		{httpPage, `(?s)connection for (\d+) minutes\. The socket`, nil, httpdNew, `idle = (\d+) \* time.Minute`},
+		{httpPage, `no connection for (\d+) minutes\.\n\n1`, nil, httpdNew, `idle = (\d+) \* time.Minute`},
+		{httpPage, `(?s)under way end for (\d+)\s+seconds`, nil, httpd, `endTimeout = (\d+) \* time.Second`},
+		{httpPage, `every (\d+) seconds\s+at most`, nil, httpdNew, `failureEvery = (\d+) \* time.Second`},
+		{httpPage, `(?s)_MemoryMax=_.*?Defaults to (\w+)`, nil, "units/20-http.conf", `MemoryMax=(\w+)`},
+		{httpPage, `(?s)_TasksMax=_.*?Defaults to (\d+)`, nil, "units/20-http.conf", `TasksMax=(\d+)`},
+		{httpPage, `(?s)_LogLevelMax=_.*?Defaults to (\w+)`, nil, "units/20-http.conf", `LogLevelMax=(\w+)`},
+		{httpPage, `group \*([\w-]+)\*,\nwith mode`, nil, "units/wgkex-http.socket", `SocketGroup=([\w-]+)`},
+		{httpPage, `(?s)with mode (\d+)\. Debian`, nil, "units/wgkex-http.socket", `SocketMode=(\d+)`},
+		{httpPage, `Default to ([\w-]+) and`, nil, "units/wgkex-http.socket", `SocketGroup=([\w-]+)`},
+		{httpPage, `Default to [\w-]+ and (\d+)`, nil, "units/wgkex-http.socket", `SocketMode=(\d+)`},
+		{firewall, `(?s)an address in a tunnel\n:\s+(\d+)`, nil, "units/wgkex.nft", `address6 .* burst (\d+) packets`},
+		{firewall, `HTTP takes (\d+) requests`, nil, httpd, `maxRequests = (\d+)`},
+		{"docs/wgkex.toml.5.scd", `(\d+) characters at most\. Who`, nil, "internal/config/merge.go", `maxSocket = (\d+)`},
+		{guide, `Over HTTP, (\d+) connections`, nil, httpd, `maxConnections = (\d+)`},
+		{guide, `at a time, (\d+) of them at most from one client`, nil, httpd, `maxOfSource\s+= (\d+)`},
+		{guide, `One client has (\d+) exchanges`, nil, httpapiFile, `maxAsking = (\d+)`},
+		{guide, `closes a connection after (\d+) seconds`, nil, httpd, `keepAlive\s+= (\d+) \* time.Second`},
+		{guide, `an exchange takes (\d+) seconds at most`, nil, httpapiFile, `exchangeTimeout = (\d+) \* time.Second`},
+		{guide, `client_max_body_size (\d+)k`, httpapi.MaxBody >> 10, "", ""},
+		{"docs/architecture.md", `until the request's (\d+) seconds`, nil, httpapiFile, `exchangeTimeout = (\d+) \* time.Second`},
+		{"SECURITY.md", `(\d+) KiB of headers`, nil, httpd, `takes for (\d+) KiB`},
+		{"SECURITY.md", `(\d+) KiB of body`, httpapi.MaxBody >> 10, "", ""},
+		{"SECURITY.md", `KiB of body, (\d+) s for each`, nil, httpd, `headerTimeout = (\d+) \* time.Second`},
+		{"SECURITY.md", `for each; (\d+) s without a request`, nil, httpd, `keepAlive\s+= (\d+) \* time.Second`},
+		{"SECURITY.md", `to HTTP \| (\d+) at a time`, nil, httpd, `maxConnections = (\d+)`},
+		{"SECURITY.md", `at a time, (\d+) from one client`, nil, httpd, `maxOfSource\s+= (\d+)`},
+		{"SECURITY.md", `has most; (\d+) requests a connection`, nil, httpd, `maxRequests = (\d+)`},
+		{"SECURITY.md", `(\d+) of one client are under way`, nil, httpapiFile, `maxAsking = (\d+)`},
+		{"SECURITY.md", `under way, each for (\d+) s`, nil, httpapiFile, `exchangeTimeout = (\d+) \* time.Second`},
+		{"SECURITY.md", `by HTTP \| (\d+) MiB for each service`, nil, "units/20-http.conf", `MemoryMax=(\d+)M`},
+		{"SECURITY.md", `with (\d+) exchanges under way each`, nil, httpapiFile, `maxAsking = (\d+)`},
+		{"SECURITY.md", `hold its\s+(\d+)\s+connections`, nil, httpd, `maxConnections = (\d+)`},
+		{"SECURITY.md", `take all (\d+) connections of the local socket`, nil, "units/wgkex-local.socket", `MaxConnections=(\d+)`},
 	} {
 		number := submatch(t, c.document, c.pattern)
 		want := fmt.Sprint(c.value)
@@ -112,6 +184,52 @@ func TestNumbersInDocuments(t *testing.T) {
 		if number != want {
 			t.Errorf("%s says %q where the code has %s: %s", c.document, number, want, c.pattern)
 		}
+	}
+}
+
+// Each code is answered with the status in the table for those who write clients,
+// whose codes are all that there are.
+func TestHTTPStatusesInDocuments(t *testing.T) {
+	text, err := os.ReadFile("../docs/http.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, code := range outcome.Codes[1:] {
+		api := &httpapi.API{
+			Exchange: func(context.Context, protocol.Request) (protocol.Answer, error) {
+				return protocol.Answer{Code: code}, nil
+			},
+			Settings: func() (httpapi.Settings, error) { return httpapi.Settings{}, nil },
+		}
+		answer := httptest.NewRecorder()
+		api.ServeHTTP(answer, httptest.NewRequest(http.MethodPost, "/api/v1/wg/key/exchange", strings.NewReader("{}")))
+		if row := fmt.Sprintf("\n| %d | `%s` |", answer.Code, code); !strings.Contains(string(text), row) {
+			t.Errorf("docs/http.md has no row %s", row)
+		}
+	}
+	for _, m := range regexp.MustCompile("(?m)^\\| \\d+ \\| `([A-Z_]+)`").FindAllStringSubmatch(string(text), -1) {
+		if code := outcome.Code(m[1]); !slices.Contains(outcome.Codes, code) {
+			submatch(t, "internal/httpapi/api.go", `"(`+m[1]+`)"`)
+		}
+	}
+}
+
+// The picture of the layers is that of TestLayers.
+func TestLayersInDocuments(t *testing.T) {
+	text, err := os.ReadFile("../docs/architecture.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var picture strings.Builder
+	for _, packages := range layers {
+		var names []string
+		for _, p := range packages {
+			names = append(names, strings.TrimPrefix(p, "internal/"))
+		}
+		picture.WriteString(strings.Join(names, "  ") + "\n")
+	}
+	if want := "```\n" + picture.String() + "```\n"; !strings.Contains(string(text), want) {
+		t.Errorf("docs/architecture.md does not have the layers\n%s", want)
 	}
 }
 
