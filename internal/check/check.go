@@ -87,8 +87,8 @@ type Where func(parts ...string) config.Position
 func Config(cfg config.Config, where Where) []Finding {
 	var found findings
 	for _, d := range cfg.Sorted() {
-		if cfg.Listen.IsZero() && d.Listen.IsZero() {
-			found.add(Failed, "%s: domain %s has no port, so that no router can ask for it: set domains.%[2]s.listen, or listen for all domains",
+		if cfg.Listen.IsZero() && d.Listen.IsZero() && !cfg.HTTP.On() {
+			found.add(Failed, "%s: domain %s has no port, so that no router can ask for it: set domains.%[2]s.listen, or listen or http.listen for all domains",
 				where("domains", d.Name), d.Name)
 		}
 	}

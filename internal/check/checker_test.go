@@ -67,7 +67,7 @@ func TestCheckConfig(t *testing.T) {
 		},
 		{
 			"a domain that nobody can ask for", "\n[domains.ffww01]\nwireguard = 'wgww01'\nvxlan = 'vxww01'\n",
-			"FAILED: DIR/wgkex.toml:2: domain ffww01 has no port, so that no router can ask for it: set domains.ffww01.listen, or listen for all domains\n",
+			"FAILED: DIR/wgkex.toml:2: domain ffww01 has no port, so that no router can ask for it: set domains.ffww01.listen, or listen or http.listen for all domains\n",
 			"1 of the checks failed",
 		},
 	} {

@@ -38,7 +38,7 @@ func socket(s units.Socket, u systemd.Unit, listeners []systemd.Listener, owner 
 		found.add(Failed, "%s listens elsewhere than on %s: %s; if that does not help, look for a drop-in in systemctl cat %[1]s", u.Name, s.Where(), apply)
 	case u.Active != "active":
 		i := slices.IndexFunc(listeners, func(l systemd.Listener) bool {
-			return slices.ContainsFunc(s.Listen, func(at config.Listen) bool { return l.Addr.Port() == at.Port })
+			return slices.ContainsFunc(s.Listen, l.At().Overlaps)
 		})
 		if i < 0 {
 			found.add(Failed, "%s is %s: %s; if that does not help, see systemctl status %[1]s", u.Name, u.Active, apply)

@@ -6,7 +6,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/netip"
 	"slices"
 	"strings"
 	"sync"
@@ -114,11 +113,7 @@ func instance(unit, of string) (string, bool) {
 func (p Prepare) taken(at config.Listen) bool {
 	listeners, err := p.Listeners()
 	return err == nil && slices.ContainsFunc(listeners, func(l systemd.Listener) bool {
-		other := config.Listen{Addr: l.Addr.Addr().Unmap(), Port: l.Addr.Port()}
-		if other.Addr == netip.IPv6Unspecified() {
-			other.Addr = netip.Addr{}
-		}
-		return at.Overlaps(other)
+		return at.Overlaps(l.At())
 	})
 }
 

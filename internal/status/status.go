@@ -151,6 +151,9 @@ func (s Source) Collect(ctx context.Context, cfg config.Config, domains []config
 // socketsOf is the sockets on which some of the domains are served.
 func socketsOf(cfg config.Config, domains []config.Domain) []units.Socket {
 	return slices.DeleteFunc(units.Sockets(cfg), func(s units.Socket) bool {
+		if s.HTTP { // systemd does not take its connections
+			return true
+		}
 		return s.Domain != "" && !slices.ContainsFunc(domains, func(d config.Domain) bool { return d.Name == s.Domain })
 	})
 }

@@ -12,6 +12,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"wgkex/internal/config"
 )
 
 // Listener is a TCP socket that listens.
@@ -21,6 +23,15 @@ type Listener struct {
 	Inode uint64
 	// Systemd says that process 1 has it: it is that of a socket unit.
 	Systemd bool
+}
+
+// At is where it listens.
+func (l Listener) At() config.Listen {
+	at := config.Listen{Addr: l.Addr.Addr().Unmap(), Port: l.Addr.Port()}
+	if at.Addr == netip.IPv6Unspecified() {
+		at.Addr = netip.Addr{}
+	}
+	return at
 }
 
 // Listeners are all listening TCP sockets of this network namespace. Telling

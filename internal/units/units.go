@@ -78,13 +78,17 @@ func Sockets(c config.Config) []Socket {
 	return sockets
 }
 
-// Ports are the ports that the configuration asks for, in ascending order.
+// Ports are the ports that the configuration asks for, in ascending order. Port 0, to
+// which nobody connects, stands for none: a set of nftables is not empty.
 func Ports(c config.Config) []uint16 {
 	var ports []uint16
 	for _, s := range Sockets(c) {
 		for _, l := range s.Listen {
 			ports = append(ports, l.Port)
 		}
+	}
+	if ports == nil {
+		return []uint16{0}
 	}
 	slices.Sort(ports)
 	return slices.Compact(ports) // of several addresses
@@ -213,11 +217,9 @@ func firewallDropIn(c config.Config, sockets []Socket) string {
 	}
 	for _, s := range sockets {
 		names = append(names, s.Unit)
-		for _, l := range s.Listen {
-			if port := strconv.Itoa(int(l.Port)); !slices.Contains(ports, port) {
-				ports = append(ports, port)
-			}
-		}
+	}
+	for _, port := range Ports(c) {
+		ports = append(ports, strconv.Itoa(int(port)))
 	}
 	return fmt.Sprintf(`# Made by wgkex-generator from the configuration in %s.
 [Unit]
