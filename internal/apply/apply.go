@@ -223,9 +223,12 @@ func (a Apply) plan(s state) []step {
 			add("start", u.Name, u.Active, a.Gateway.Start)
 		}
 	}
+	var bound []socket
 	for _, u := range s.sockets {
 		switch closed := a.closed(u, s.listeners); {
 		case u.Masked(), u.absent: // it starts with its interface
+		case u.Active != "active" && u.want.Device != "":
+			bound = append(bound, u)
 		case u.Active != "active":
 			add("start", u.Name, u.Active, a.Gateway.Start)
 		case len(closed) > 0:
@@ -234,6 +237,13 @@ func (a Apply) plan(s state) []step {
 	}
 	if s.target.Active != "active" && !s.target.Masked() {
 		add("start", units.Target, s.target.Active, a.Gateway.Start)
+	}
+	for _, u := range bound {
+		add("start", u.Name, u.Active, func(ctx context.Context, name string) error {
+			// The target may be starting this, which stops the socket first.
+			_ = a.Gateway.Start(ctx, u.want.Starter())
+			return a.Gateway.Start(ctx, name)
+		})
 	}
 	return steps
 }
