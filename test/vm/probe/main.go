@@ -1,8 +1,8 @@
-// probe tries what an attacker would who runs code in the handler's or in
-// cleanup's place, and writes a line `NAME: OUTCOME` for each attempt to the
-// connection, or in the place of cleanup, which has none, to the file
-// .probe-report beside the locks. It is installed as the one or the other by the
-// sandbox test.
+// probe tries what an attacker would who runs code in the place of the handler, of
+// cleanup or of wgkex-http, and writes a line `NAME: OUTCOME` for each attempt to the
+// connection, or in the place of cleanup, which has none, to the file .probe-report
+// beside the locks. In the place of wgkex-http it takes one connection. It is
+// installed as one of them by the sandbox test.
 package main
 
 import (
@@ -27,7 +27,15 @@ func main() {
 			panic(err)
 		}
 	}
-	for _, a := range attempts() {
+	listening, _ := unix.GetsockoptInt(3, unix.SOL_SOCKET, unix.SO_ACCEPTCONN) // 0 where it is no socket
+	if listening != 0 {
+		fd, _, err := unix.Accept4(3, unix.SOCK_CLOEXEC)
+		if err != nil {
+			panic(err)
+		}
+		out = os.NewFile(uintptr(fd), "connection")
+	}
+	for _, a := range attempts(listening != 0) {
 		outcome := "SUCCEEDED"
 		if err := a.try(); err != nil {
 			outcome = err.Error()
@@ -42,13 +50,33 @@ type attempt struct {
 	try  func() error
 }
 
-func attempts() []attempt {
-	list := []attempt{
-		// What the handler itself needs, to show that attempts can succeed.
-		{"allowed: write to the lock directory", write("/run/wgkex/domains")},
-		{"allowed: read the configuration", read("/run/wgkex/effective.toml")},
-		{"allowed: open a netlink socket", socket(unix.AF_NETLINK, unix.NETLINK_ROUTE)},
-
+// attempts are those in the place of the handler and cleanup or, if http says so, in
+// that of wgkex-http.
+func attempts(http bool) []attempt {
+	// What they need themselves, to show that attempts can succeed.
+	list := []attempt{{"allowed: read the configuration", read("/run/wgkex/effective.toml")}}
+	kernel := []attempt{
+		{"write to the lock directory", write("/run/wgkex/domains")},
+		{"open a netlink socket", socket(unix.AF_NETLINK, unix.NETLINK_ROUTE)},
+	}
+	if http {
+		list = append(list, attempt{"allowed: ask the local socket", connect("/run/wgkex/local.sock")})
+		for _, kind := range []string{"lock", "state", "counters"} {
+			list = append(list, attempt{"read the " + kind + " of a domain", read("/run/wgkex/domains/ffww01." + kind)})
+		}
+		list = append(list,
+			attempt{"listen", func() error { return unix.Listen(3, 1) }},
+			attempt{"speak WireGuard's netlink", socket(unix.AF_NETLINK, unix.NETLINK_GENERIC)},
+			attempt{"ask systemd", connect("/run/systemd/private")},
+			attempt{"ask D-Bus", connect("/run/dbus/system_bus_socket")},
+		)
+	} else {
+		for i := range kernel {
+			kernel[i].name = "allowed: " + kernel[i].name
+		}
+	}
+	list = append(list, kernel...)
+	list = append(list, []attempt{
 		{"open an IPv4 socket", socket(unix.AF_INET, 0)},
 		{"open an IPv6 socket", socket(unix.AF_INET6, 0)},
 		{"open a packet socket", socket(unix.AF_PACKET, 0)},
@@ -101,7 +129,7 @@ func attempts() []attempt {
 		{"run at real-time priority", call(unix.SYS_SCHED_SETSCHEDULER, 0, 1, uintptr(unsafe.Pointer(&[1]int32{1})))},
 		{"set a kernel parameter", write2("/proc/sys/net/ipv6/conf/all/forwarding")},
 		{"write to the kernel log", write2("/dev/kmsg")},
-	}
+	}...)
 	for _, path := range []string{"/etc/shadow", "/root/secret", "/home/other/secret", "/proc/1/environ", "/proc/kcore", "/dev/mem", "/run/other/secret", "/var/lib/wgkex/secret"} {
 		list = append(list, attempt{"read " + path, read(path)})
 	}
@@ -170,6 +198,17 @@ func socket(family, protocol int) func() error {
 			unix.Close(fd)
 		}
 		return err
+	}
+}
+
+func connect(path string) func() error {
+	return func() error {
+		fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM, 0)
+		if err != nil {
+			return err
+		}
+		defer unix.Close(fd)
+		return unix.Connect(fd, &unix.SockaddrUnix{Name: path})
 	}
 }
 

@@ -22,10 +22,14 @@ func TestSandbox(t *testing.T) {
 			sh(t, "systemctl start wgkex-cleanup@ffww01.service")
 			return sh(t, "cat /run/wgkex/domains/.probe-report; rm /run/wgkex/domains/.probe-report")
 		},
+		"wgkex-http": func() string {
+			serveHTTP(t, fmt.Sprintf("listen = %d", httpPort))
+			return send(t, httpPort, "")
+		},
 	} {
 		sh(t, `mkdir -p /home/other /run/other; for dir in /root /home/other /var/lib/wgkex /run/other; do mkdir -p $dir; echo x > $dir/secret; chmod 600 $dir/secret; done
 			cd /usr/lib/wgkex; mv %s real; cp ~/suite-files/probe %[1]s; chmod 755 %[1]s`, program)
-		other := map[string]string{"wgkex-handler": "wgkex-cleanup", "wgkex-cleanup": "wgkex"}[program]
+		other := map[string]string{"wgkex-handler": "wgkex-cleanup", "wgkex-cleanup": "wgkex", "wgkex-http": "wgkex"}[program]
 		sh(t, `setpriv --reuid %s --regid wgkex --clear-groups sleep 1000 > /dev/null 2>&1 & echo $! > /run/wgkex/domains/.probe-pid
 			chgrp wgkex /run/wgkex/domains/.probe-pid; chmod 640 /run/wgkex/domains/.probe-pid`, other)
 		lines := strings.Split(strings.TrimSpace(report()), "\n")
@@ -145,6 +149,17 @@ func TestSystemCalls(t *testing.T) {
 			sh(t, "systemctl stop 'wgkex-local@*.service'; pkill -f 'sleep 1000'")
 			_ = hold.Wait()
 		},
+		"wgkex-http": func() {
+			serveHTTP(t, fmt.Sprintf("listen = %d", httpPort))
+			for range 3 {
+				askHTTP(t, v2Path, domain, newKey(t).String(), 200)
+			}
+			sh(t, "systemctl stop wgkex-local.socket 'wgkex-local@*'")
+			askHTTP(t, v1Path, domain, newKey(t).String(), 503)
+			sh(t, "systemctl start wgkex-local.socket; echo >> /run/wgkex/effective.toml")
+			askHTTP(t, v1Path, domain, newKey(t).String(), 200)
+			sh(t, "curl -s -H 'Content-Length: 5' http://127.0.0.1:%d/ || true; systemctl daemon-reload; systemctl stop wgkex-http.service", httpPort)
+		},
 		"wgkex-restore": func() {
 			keys := addPeers(t, domain, 600)
 			sh(t, "wgkex save %s; wg set wg-%[1]s $(wg show wg-%[1]s peers | sed 's/.*/peer & remove/'); rm -f %s", domain, state)
@@ -165,8 +180,11 @@ func TestSystemCalls(t *testing.T) {
 		made := found(strings.ReplaceAll(sh(t, "cat %s/hist", event), "newfstat ", "fstat "), `id: (?:sys_)?(\w+)`)
 		sh(t, "echo '!%s' > %s/trigger", trigger, event)
 		unit := program + "@.service"
-		if program == "wgkex-handler" {
+		switch program {
+		case "wgkex-handler":
 			unit = "wgkex@.service"
+		case "wgkex-http":
+			unit = "wgkex-http.service.d/20-http.conf"
 		}
 		listed := strings.Fields(sh(t, "sed -n 's/^SystemCallFilter=//p' /lib/systemd/system/%s", unit))
 		always := found(sh(t, "systemd-analyze --no-pager syscall-filter @default"), `(?m)^    (\w+)$`)

@@ -65,6 +65,7 @@ func TestSecurityScore(t *testing.T) {
 	for unit, limit := range map[string]string{
 		"wgkex@x.service": "1.1", "wgkex-local@x.service": "1.1",
 		"wgkex-cleanup@x.service": "1.1", "wgkex-restore@x.service": "1.1", "wgkex-save@x.service": "1.1",
+		"wgkex-http.service": "0.9", "wgkex-http@x.service": "0.9",
 	} {
 		out := sh(t, "systemd-analyze security --no-pager %s | tail -1", unit)
 		m := regexp.MustCompile(`: ([0-9.]+) `).FindStringSubmatch(out)
