@@ -19,20 +19,24 @@ func (gateway) VXLAN(name string) (kernel.VXLAN, error)         { return kernel.
 func (gateway) Listeners() ([]systemd.Listener, error)          { return systemd.Listeners() }
 func (gateway) Owner(inode uint64) string                       { return systemd.Owner(inode) }
 
-func (gateway) FirewallPorts() (ports []uint16, known bool, err error) {
+func (gateway) Limits() (limits units.Limits, known bool, err error) {
 	there, err := kernel.HasTable(units.Table)
 	if err != nil {
-		return nil, false, err
+		return limits, false, err
 	}
 	if !there {
-		return nil, false, kernel.ErrNoTable
+		return limits, false, kernel.ErrNoTable
 	}
-	// A copy of the rules that is the admin's own may do without the set.
-	ports, err = kernel.PortSet(units.Table, units.PortSet)
+	var errs [3]error
+	limits.Ports, errs[0] = kernel.PortSet(units.Table, units.PortSet)
+	limits.TunnelPorts, errs[1] = kernel.PortSet(units.Table, units.TunnelPortSet)
+	limits.Interfaces, errs[2] = kernel.InterfaceSet(units.Table, units.InterfaceSet)
+	err = errors.Join(errs[:]...)
+	// A copy of the rules that is the admin's own may do without the sets.
 	if errors.Is(err, kernel.ErrNoTable) {
-		return nil, false, nil
+		return limits, false, nil
 	}
-	return ports, err == nil, err
+	return limits, err == nil, err
 }
 
 func (gateway) HTTPExchange(ctx context.Context, network, address string) (string, error) {

@@ -23,7 +23,7 @@ type Gateway interface {
 	Unit(ctx context.Context, name string) (systemd.Unit, error)
 	Active(ctx context.Context, patterns ...string) ([]string, error)
 	Listeners() ([]systemd.Listener, error)
-	FirewallPorts() (ports []uint16, known bool, err error)
+	Limits() (limits units.Limits, known bool, err error)
 
 	DaemonReload(ctx context.Context) error
 	Start(ctx context.Context, name string) error
@@ -60,6 +60,14 @@ func (a Apply) Run(ctx context.Context) error {
 	s, err := a.look(ctx)
 	if err != nil {
 		return err
+	}
+	// A service goes on to listen where its socket did, and nobody else can.
+	for _, u := range s.sockets {
+		if u.want.HTTP && slices.ContainsFunc(u.Listen, func(place string) bool { return !slices.Contains(u.want.Shown(), place) }) {
+			a.take(ctx, step{"stop " + u.want.Service(), "its socket listened elsewhere", func(ctx context.Context) error {
+				return a.Gateway.Stop(ctx, u.want.Service())
+			}})
+		}
 	}
 	if why := s.reloadFor(a); why != "" {
 		a.take(ctx, step{"daemon-reload", why, a.Gateway.DaemonReload})
@@ -259,12 +267,12 @@ func (a Apply) closed(u socket, listeners []systemd.Listener) []string {
 
 // firewallReload is why the firewall has to be loaded again.
 func (a Apply) firewallReload() string {
-	ports, known, err := a.Gateway.FirewallPorts()
-	switch want := units.Ports(a.Config); {
+	limits, known, err := a.Gateway.Limits()
+	switch want := units.LimitsOf(a.Config); {
 	case errors.Is(err, kernel.ErrNoTable):
 		return "its nftables table is gone"
-	case err == nil && known && !slices.Equal(ports, want):
-		return fmt.Sprintf("limits the ports %d, not %d", ports, want)
+	case err == nil && known && !limits.Equal(want):
+		return fmt.Sprintf("limits the %s, not the %s", limits, want)
 	}
 	return ""
 }

@@ -30,8 +30,8 @@ type model struct {
 	wants    []string // of the target, beside the generator's
 	changed  bool     // unit files have changed since
 	open     map[string]uint16
-	foreign  []uint16 // ports that others listen on
-	firewall []uint16 // ports in its table, nil without one
+	foreign  []uint16      // ports that others listen on
+	firewall *units.Limits // in its table, nil without one
 	calls    []string
 }
 
@@ -74,8 +74,12 @@ func (m *model) Active(_ context.Context, patterns ...string) ([]string, error) 
 
 func (m *model) Listeners() ([]systemd.Listener, error) {
 	var list []systemd.Listener
-	for _, port := range m.open {
-		list = append(list, systemd.Listener{Addr: netip.AddrPortFrom(netip.IPv6Unspecified(), port), Systemd: true})
+	for name, port := range m.open {
+		addr := netip.IPv6Unspecified()
+		if strings.HasPrefix(name, "wgkex-http@") {
+			addr = netip.MustParseAddr("fe80::1")
+		}
+		list = append(list, systemd.Listener{Addr: netip.AddrPortFrom(addr, port), Systemd: true})
 	}
 	for _, port := range m.foreign {
 		list = append(list, systemd.Listener{Addr: netip.AddrPortFrom(netip.IPv6Unspecified(), port)})
@@ -83,11 +87,11 @@ func (m *model) Listeners() ([]systemd.Listener, error) {
 	return list, nil
 }
 
-func (m *model) FirewallPorts() ([]uint16, bool, error) {
+func (m *model) Limits() (units.Limits, bool, error) {
 	if m.firewall == nil {
-		return nil, false, kernel.ErrNoTable
+		return units.Limits{}, false, kernel.ErrNoTable
 	}
-	return m.firewall, true, nil
+	return *m.firewall, true, nil
 }
 
 func (m *model) DaemonReload(context.Context) error {
@@ -122,7 +126,7 @@ func (m *model) Start(_ context.Context, name string) error {
 		m.open[name] = port
 	}
 	if name == units.Firewall {
-		m.firewall = units.Ports(m.read)
+		m.firewall = limits(m.read)
 	}
 	return nil
 }
@@ -145,8 +149,13 @@ func (m *model) Restart(ctx context.Context, name string) error {
 
 func (m *model) Reload(_ context.Context, name string) error {
 	m.calls = append(m.calls, "reload "+name)
-	m.firewall = units.Ports(m.read)
+	m.firewall = limits(m.read)
 	return nil
+}
+
+func limits(c config.Config) *units.Limits {
+	l := units.LimitsOf(c)
+	return &l
 }
 
 func domains(ports map[string]uint16) config.Config {
@@ -290,10 +299,10 @@ func TestApply(t *testing.T) {
 			nil,
 		}, {
 			"the firewall with a new port", newModel(one),
-			func(m *model) { m.active[units.Firewall] = true; m.firewall = []uint16{10013}; m.files = two },
+			func(m *model) { m.active[units.Firewall] = true; m.firewall = limits(one); m.files = two },
 			[]string{
 				"daemon-reload (the configuration has changed)",
-				"reload wgkex-firewall.service (limits the ports [10013], not [10013 10014])",
+				"reload wgkex-firewall.service (limits the ports [10013], not the ports [10013 10014])",
 				"start wgkex-cleanup@b.timer (inactive)",
 				"start wgkex@b.socket (inactive)",
 			},
@@ -367,6 +376,11 @@ func TestApplyHTTP(t *testing.T) {
 	m.active[device] = true
 	if done, failed = run(t, m, false); !slices.Equal(done, []string{"start " + bound + " (inactive)"}) || failed != nil {
 		t.Errorf("with the interface: done %q, failed %q", done, failed)
+	}
+	m.files.HTTP.Listen = []config.Listen{{Port: 8081}, m.files.HTTP.Listen[1]}
+	done, failed = run(t, m, false)
+	if want := []string{"stop wgkex-http.service (its socket listened elsewhere)", "daemon-reload (the configuration has changed)", "restart wgkex-http.socket (does not listen on [::]:8081)"}; !slices.Equal(done, want) || failed != nil {
+		t.Errorf("with another place: done %q, failed %q, want %q", done, failed, want)
 	}
 	m.files = before
 	done, failed = run(t, m, false)

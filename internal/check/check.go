@@ -68,10 +68,10 @@ type Gateway interface {
 	Active(ctx context.Context, patterns ...string) ([]string, error)
 	Listeners() ([]systemd.Listener, error)
 	Owner(inode uint64) string
-	// FirewallPorts reads the ports that the firewall of the exchange limits.
+	// Limits reads what the firewall of the exchange limits.
 	// known is false if its rules are not ours and do not tell. The error is
 	// kernel.ErrNoTable if its table is not there.
-	FirewallPorts() (ports []uint16, known bool, err error)
+	Limits() (limits units.Limits, known bool, err error)
 	// Exchange connects to a port of this gateway, names no domain, and returns
 	// the answer.
 	Exchange(ctx context.Context, at netip.AddrPort) (answer string, err error)
@@ -168,8 +168,8 @@ func Run(ctx context.Context, g Gateway, cfg config.Config, where Where, report 
 		if !firewallWanted(u) {
 			return nil
 		}
-		ports, known, err := g.FirewallPorts()
-		return firewall(u, ports, known, err, units.Ports(cfg))
+		limits, known, err := g.Limits()
+		return firewall(u, limits, known, err, units.LimitsOf(cfg))
 	})
 }
 

@@ -169,7 +169,7 @@ type fake struct {
 	units     map[string]systemd.Unit
 	listeners []systemd.Listener
 	active    []string
-	firewall  []uint16 // nil without a table
+	firewall  *units.Limits // nil without a table
 	answer    string
 	answerErr error
 	tried     []netip.AddrPort
@@ -215,11 +215,11 @@ func (f *fake) Owner(inode uint64) string {
 	return ""
 }
 
-func (f *fake) FirewallPorts() ([]uint16, bool, error) {
+func (f *fake) Limits() (units.Limits, bool, error) {
 	if f.firewall == nil {
-		return nil, false, kernel.ErrNoTable
+		return units.Limits{}, false, kernel.ErrNoTable
 	}
-	return f.firewall, true, nil
+	return *f.firewall, true, nil
 }
 
 func (f *fake) Exchange(_ context.Context, at netip.AddrPort) (string, error) {
@@ -281,6 +281,11 @@ func TestHTTP(t *testing.T) {
 			t.Errorf("%s: got %q, asked %q, want %q", c.name, got, f.asked, c.want)
 		}
 	}
+}
+
+// limits are those of one port.
+func limits(port uint16) *units.Limits {
+	return &units.Limits{Ports: []uint16{port}, TunnelPorts: []uint16{0}, Interfaces: []string{"lo"}}
 }
 
 func TestUnits(t *testing.T) {
@@ -379,7 +384,7 @@ func TestUnits(t *testing.T) {
 		}, []string{okSocket, okTimer}},
 		{"firewall active", func(f *fake) {
 			set(f, units.Firewall, func(u *systemd.Unit) { u.Active = "active" })
-			f.firewall = []uint16{10013}
+			f.firewall = limits(10013)
 		}, []string{okSocket, okTimer, "ok: wgkex-firewall.service: active"}},
 		{"firewall enabled and failed", func(f *fake) {
 			set(f, units.Firewall, func(u *systemd.Unit) { u.Active, u.File = "failed", "enabled" })
@@ -387,10 +392,15 @@ func TestUnits(t *testing.T) {
 		{"firewall's table flushed", func(f *fake) {
 			set(f, units.Firewall, func(u *systemd.Unit) { u.Active = "active" })
 		}, []string{okSocket, okTimer, "FAILED: wgkex-firewall.service is active, but somebody has removed its nftables table: run wgkex apply"}},
+		{"firewall without an interface", func(f *fake) {
+			set(f, units.Firewall, func(u *systemd.Unit) { u.Active = "active" })
+			f.firewall = limits(10013)
+			f.firewall.TunnelPorts, f.firewall.Interfaces = []uint16{80}, []string{"w"}
+		}, []string{okSocket, okTimer, "FAILED: wgkex-firewall.service limits the ports [10013], in tunnels [80] of [w], not the ports [10013]: run wgkex apply"}},
 		{"firewall with another port", func(f *fake) {
 			set(f, units.Firewall, func(u *systemd.Unit) { u.Active = "active" })
-			f.firewall = []uint16{10012}
-		}, []string{okSocket, okTimer, "FAILED: wgkex-firewall.service limits the ports [10012], not [10013]: run wgkex apply"}},
+			f.firewall = limits(10012)
+		}, []string{okSocket, okTimer, "FAILED: wgkex-firewall.service limits the ports [10012], not the ports [10013]: run wgkex apply"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			f := newFake()

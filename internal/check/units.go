@@ -161,9 +161,8 @@ func firewallWanted(u systemd.Unit) bool {
 	return !u.Masked() && (u.Active != "inactive" || strings.HasPrefix(u.File, "enabled"))
 }
 
-// firewall compares what it limits with the ports of the configuration, both in
-// ascending order.
-func firewall(u systemd.Unit, ports []uint16, known bool, err error, want []uint16) findings {
+// firewall compares what it limits with the configuration.
+func firewall(u systemd.Unit, limits units.Limits, known bool, err error, want units.Limits) findings {
 	var found findings
 	switch {
 	case u.Active != "active":
@@ -172,8 +171,8 @@ func firewall(u systemd.Unit, ports []uint16, known bool, err error, want []uint
 		found.add(Failed, "%s is active, but somebody has removed its nftables table: %s", u.Name, apply)
 	case err != nil:
 		found.add(Failed, "%s: %v", u.Name, err)
-	case known && !slices.Equal(ports, want):
-		found.add(Failed, "%s limits the ports %d, not %d: %s", u.Name, ports, want, apply)
+	case known && !limits.Equal(want):
+		found.add(Failed, "%s limits the %s, not the %s: %s", u.Name, limits, want, apply)
 	default:
 		found.add(OK, "%s: active", u.Name)
 	}

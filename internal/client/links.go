@@ -17,6 +17,10 @@ const (
 	// retryAfter is the pause before a connection is made anew that could not be
 	// made, or was closed without an answer.
 	retryAfter = 100 * time.Millisecond
+	// maxWaiting is how many requests are under way on a connection: less than what a
+	// UNIX socket takes while nobody reads at its other end, which is some 280, so that
+	// to write never waits.
+	maxWaiting = 128
 )
 
 // Links asks for exchanges on a local socket as they come, over connections that it
@@ -59,6 +63,13 @@ func (l *Links) try(ctx context.Context, name string, r protocol.Request) (proto
 	case <-ctx.Done():
 		return protocol.Answer{}, ctx.Err()
 	}
+	select {
+	case k.places <- struct{}{}: // until there is an answer, whoever waits for it
+	case <-k.over:
+		return protocol.Answer{}, k.failure()
+	case <-ctx.Done():
+		return protocol.Answer{}, ctx.Err()
+	}
 	answered, err := k.send(r)
 	if err != nil {
 		return protocol.Answer{}, err
@@ -80,10 +91,10 @@ var errEnded = errors.New("the connection ended without an answer")
 func (l *Links) link(name string) *link {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if k := l.links[name]; k != nil && !k.ended() {
+	if k := l.links[name]; k != nil && k.failure() == nil {
 		return k
 	}
-	k := &link{dialed: make(chan struct{})}
+	k := &link{dialed: make(chan struct{}), over: make(chan struct{}), places: make(chan struct{}, maxWaiting)}
 	if l.links == nil {
 		l.links = map[string]*link{}
 	}
@@ -102,6 +113,8 @@ func (l *Links) link(name string) *link {
 // link is one connection. Its answers come in the order of the requests.
 type link struct {
 	dialed chan struct{} // closed when conn or err is there
+	over   chan struct{} // closed when there will be no more answers
+	places chan struct{} // of requests under way
 
 	mu      sync.Mutex
 	conn    net.Conn
@@ -127,6 +140,7 @@ func (l *Links) serve(k *link) {
 	k.mu.Unlock()
 	close(k.dialed)
 	if err != nil {
+		close(k.over)
 		return
 	}
 	defer conn.Close()
@@ -163,11 +177,11 @@ func (l *Links) serve(k *link) {
 	}
 }
 
-// ended reports whether nothing can be asked any more.
-func (k *link) ended() bool {
+// failure is why nothing can be asked any more, nil if it can.
+func (k *link) failure() error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	return k.err != nil
+	return k.err
 }
 
 // send sends a request.
@@ -178,7 +192,7 @@ func (k *link) send(r protocol.Request) (answered <-chan protocol.Answer, err er
 		return nil, k.err
 	}
 	w := waiting{time.Now(), make(chan protocol.Answer, 1)}
-	// Nobody waits for long at the other end, but for a process that was stopped.
+	// There is room for it, as far as anybody knows.
 	if err := k.conn.SetWriteDeadline(w.since.Add(time.Second)); err != nil {
 		return nil, err
 	}
@@ -200,6 +214,7 @@ func (k *link) answer(a protocol.Answer) error {
 	}
 	k.waiting[0].answered <- a
 	k.waiting, k.last = k.waiting[1:], time.Now()
+	<-k.places
 	return nil
 }
 
@@ -227,4 +242,5 @@ func (k *link) end(err error) {
 		close(w.answered)
 	}
 	k.waiting = nil
+	close(k.over)
 }

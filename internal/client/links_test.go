@@ -68,6 +68,27 @@ func TestLinks(t *testing.T) {
 	}
 }
 
+// However many ask while the other end takes its time to start, one is enough.
+func TestLinksSlowStart(t *testing.T) {
+	var connections atomic.Int32
+	l := newLinks(local(t, func(in *bufio.Scanner, out io.Writer) {
+		time.Sleep(1500 * time.Millisecond)
+		echo(&connections, 1<<30)(in, out)
+	}))
+	var wg sync.WaitGroup
+	for i := range 600 {
+		wg.Go(func() {
+			if a, err := l.Ask(t.Context(), "d", httpRequest(fmt.Sprint(i))); err != nil || int(a.Gateway.Port) != i {
+				t.Errorf("%d: %+v, %v", i, a, err)
+			}
+		})
+	}
+	wg.Wait()
+	if n := connections.Load(); n != 1 {
+		t.Errorf("%d connections", n)
+	}
+}
+
 // One connection that waits is of no harm to another.
 func TestLinksApart(t *testing.T) {
 	release, began, slow := make(chan struct{}), make(chan struct{}), make(chan error)

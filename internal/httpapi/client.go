@@ -18,7 +18,8 @@ import (
 func Client(r *http.Request, trusted []netip.Prefix) netip.Addr {
 	var client netip.Addr
 	if connection, err := netip.ParseAddrPort(r.RemoteAddr); err == nil {
-		client = connection.Addr().Unmap()
+		// A zone would be the number of an interface, which says nothing in a log.
+		client = connection.Addr().Unmap().WithZone("")
 		if !Trusted(client, trusted) {
 			return client
 		}
@@ -62,7 +63,11 @@ func forwardedFor(h http.Header) (hops []string) {
 		return hops
 	}
 	for _, line := range h.Values("Forwarded") {
-		for _, hop := range splitQuoted(line, ',') {
+		elements := splitQuoted(line, ',')
+		if strings.Count(line, `"`)%2 != 0 { // or what a client sends would hide the rest
+			elements = strings.Split(line, ",")
+		}
+		for _, hop := range elements {
 			hops = append(hops, forParameter(hop))
 		}
 	}

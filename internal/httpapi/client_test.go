@@ -16,7 +16,7 @@ func TestClient(t *testing.T) {
 	}{
 		{"direct", "192.0.2.7:1", nil, nil, "192.0.2.7"},
 		{"direct, of both families", "[::ffff:192.0.2.7]:1", nil, nil, "192.0.2.7"},
-		{"direct, on a link", "[fe80::1%wg0]:1", nil, nil, "fe80::1%wg0"},
+		{"direct, on a link", "[fe80::1%wg0]:1", nil, nil, "fe80::1"},
 		{"forged", "192.0.2.7:1", []string{"192.0.2.8"}, []string{"for=192.0.2.8"}, "192.0.2.7"},
 		{"by a proxy", "10.0.0.1:1", []string{"192.0.2.8"}, nil, "192.0.2.8"},
 		{"by a proxy of both families", "[::ffff:10.0.0.1]:1", []string{"192.0.2.8"}, nil, "192.0.2.8"},
@@ -40,6 +40,7 @@ func TestClient(t *testing.T) {
 		{"RFC 7239, a separator in quotation marks", "@", nil, []string{`for=192.0.2.8;host="a,b;for=192.0.2.9"`}, "192.0.2.8"},
 		{"RFC 7239, hidden", "10.0.0.1:1", nil, []string{"for=192.0.2.8, for=_hidden"}, "10.0.0.1"},
 		{"RFC 7239, no for", "10.0.0.1:1", nil, []string{"proto=http"}, "10.0.0.1"},
+		{"RFC 7239, a quotation mark without another", "@", nil, []string{`for=", for=192.0.2.8`}, "192.0.2.8"},
 		{"both", "@", []string{"192.0.2.8"}, []string{"for=192.0.2.9"}, "192.0.2.8"},
 	} {
 		r := &http.Request{RemoteAddr: c.remote, Header: http.Header{"X-Forwarded-For": c.xff, "Forwarded": c.forwarded}}

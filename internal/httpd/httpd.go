@@ -3,12 +3,15 @@
 package httpd
 
 import (
+	"bytes"
 	"context"
 	"errors"
+	"log"
 	"net"
 	"net/http"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -23,6 +26,9 @@ const (
 	keepAlive      = 30 * time.Second
 	// maxHeader is what net/http takes for 8 KiB: it adds 4 KiB of its own.
 	maxHeader = 4 << 10
+	// maxLines is how many lines a request may have, of which net/http makes something
+	// that takes thirty times as much memory.
+	maxLines = 256
 	// maxRequests is how many requests a connection may make that is not of a proxy:
 	// what limits connections limits requests then, too.
 	maxRequests = 16
@@ -46,6 +52,10 @@ type Server struct {
 	// The server then ends with the connection that it has just taken, and the next one
 	// starts it with others. It may be nil.
 	Stale func() bool
+	// Troubled is told of what goes wrong in the server itself. It may be nil.
+	Troubled func(error)
+
+	ending atomic.Bool
 }
 
 // Run serves until the context is done, or there is no work. Then it takes no more
@@ -64,8 +74,12 @@ func (s *Server) Run(ctx context.Context, listeners []net.Listener) error {
 		IdleTimeout:                  keepAlive,
 		MaxHeaderBytes:               maxHeader,
 		DisableGeneralOptionsHandler: true,
-		// What clients do wrong is none of the log's business.
-		ErrorLog:    silent,
+		ErrorLog:                     log.New(errorLog{s.Troubled}, "", 0),
+		ConnState: func(c net.Conn, state http.ConnState) {
+			if c, ok := c.(*connection); ok && state == http.StateIdle {
+				c.quiet.Store(true)
+			}
+		},
 		ConnContext: func(ctx context.Context, c net.Conn) context.Context { return context.WithValue(ctx, key{}, c) },
 	}
 	failed := make([]error, len(listeners))
@@ -81,9 +95,10 @@ func (s *Server) Run(ctx context.Context, listeners []net.Listener) error {
 		_ = l.Close() // ends Serve
 	}
 	wg.Wait()
-	// Not Shutdown, which drops a request that has just arrived.
-	server.SetKeepAlivesEnabled(false)
+	// Not Shutdown and SetKeepAlivesEnabled, which drop a request that has just arrived.
+	s.ending.Store(true)
 	for end := time.Now().Add(endTimeout); connections.open() > 0 && time.Now().Before(end); {
+		connections.closeQuiet()
 		time.Sleep(10 * time.Millisecond)
 	}
 	_ = server.Close() // whoever is still there has had the time
@@ -100,10 +115,23 @@ type key struct{}
 
 // serve counts the requests of a connection.
 func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
-	if c, ok := r.Context().Value(key{}).(*connection); ok && c.last() {
+	if c, ok := r.Context().Value(key{}).(*connection); ok && c.last() || s.ending.Load() {
 		w.Header().Set("Connection", "close")
 	}
 	s.Handler.ServeHTTP(w, r)
+}
+
+// errorLog passes on what is not a client's fault: net/http says both in the same way.
+type errorLog struct{ troubled func(error) }
+
+func (l errorLog) Write(line []byte) (int, error) {
+	for _, trouble := range []string{"panic", "Accept error"} {
+		if l.troubled != nil && bytes.Contains(line, []byte(trouble)) {
+			first, _, _ := bytes.Cut(line, []byte("\n")) // not a whole stack
+			l.troubled(errors.New(string(first)))
+		}
+	}
+	return len(line), nil
 }
 
 // Busy marks the connection of a request's context as one that is not to be closed

@@ -455,8 +455,91 @@ func TestEnd(t *testing.T) {
 		}
 	}
 	close(release)
-	if r, err := http.ReadResponse(bufio.NewReader(c), nil); err != nil || r.StatusCode != 200 || !r.Close {
+	answers := bufio.NewReader(c)
+	if r, err := http.ReadResponse(answers, nil); err != nil || r.StatusCode != 200 {
 		t.Errorf("%v, %v", r, err)
+	} else if rest, err := io.ReadAll(answers); err != nil || len(string(rest)) != len(`{"Message":"OK"}`)+1 {
+		t.Errorf("after the answer: %q, %v", rest, err)
+	}
+}
+
+// So is a request that is on its way on a kept connection.
+func TestEndOfKept(t *testing.T) {
+	for what, first := range map[string]int{"half a head": 20, "a head": len(post(v1, "")), "all": len(post(v1, body)), "nothing": 0} {
+		b := newBench(t, nil)
+		c := b.dial("unix")
+		answers := bufio.NewReader(c)
+		answered := func() error {
+			r, err := http.ReadResponse(answers, nil)
+			if err == nil {
+				_, err = io.Copy(io.Discard, r.Body)
+			}
+			return err
+		}
+		text := post(v1, body)
+		if _, err := io.WriteString(c, text); err != nil {
+			t.Fatal(err)
+		}
+		if err := answered(); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := io.WriteString(c, text[:first]); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(20 * time.Millisecond) // what was sent is read
+		b.stop()
+		time.Sleep(50 * time.Millisecond)
+		var writeErr error
+		if first < len(text) {
+			_, writeErr = io.WriteString(c, text[first:])
+		}
+		if err := errors.Join(writeErr, answered()); (err == nil) != (first > 0) {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+}
+
+// A request of many lines takes much memory.
+func TestLines(t *testing.T) {
+	b := newBench(t, nil)
+	c := b.dial("tcp")
+	if _, err := io.WriteString(c, "GET / HTTP/1.1\r\nHost: gw\r\n"+strings.Repeat("a:\n", 1000)+"\r\n"); err != nil {
+		t.Fatal(err)
+	}
+	if text, err := io.ReadAll(c); strings.Contains(string(text), "200 OK") || errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("answered %q, %v", text, err)
+	}
+	headers := make([]string, 10)
+	for i := range headers {
+		headers[i] = fmt.Sprintf("X-%d: y", i)
+	}
+	if statuses, _ := b.say(b.dial("tcp"), strings.Repeat(post(v1, body, headers...), 15)); len(statuses) != 15 {
+		t.Errorf("many requests of some lines: %v", statuses)
+	}
+}
+
+// What goes wrong in the server itself is not kept from its admin.
+func TestTrouble(t *testing.T) {
+	var mu sync.Mutex
+	var told []string
+	b := newBench(t, func(s *Server) {
+		s.Handler = http.HandlerFunc(func(http.ResponseWriter, *http.Request) { panic("trouble") })
+		s.Troubled = func(err error) {
+			mu.Lock()
+			defer mu.Unlock()
+			told = append(told, err.Error())
+		}
+	})
+	if statuses, _ := b.say(b.dial("unix"), post(v1, body)); len(statuses) > 0 {
+		t.Errorf("answered %v", statuses)
+	}
+	if statuses, _ := b.say(b.dial("unix"), "x\r\n\r\n"); !slices.Equal(statuses, []int{400}) {
+		t.Errorf("answered %v", statuses)
+	}
+	mu.Lock()
+	defer mu.Unlock()
+	if len(told) != 1 || !strings.Contains(told[0], "panic serving") || !strings.Contains(told[0], "trouble") || strings.Contains(told[0], "\n") {
+		t.Errorf("told %q", told)
 	}
 }
 

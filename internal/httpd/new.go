@@ -4,9 +4,11 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"hash/fnv"
 	"net/netip"
 	"os"
 	"slices"
+	"strconv"
 	"sync"
 	"time"
 
@@ -27,6 +29,8 @@ const (
 	// that waits for a domain (serve.LockTimeout).
 	linkIdle     = 30 * time.Second
 	linkPatience = 45 * time.Second
+	// maxLinks is how many connections to the local socket there are, at most.
+	maxLinks = 4
 	// failureEvery is how often at most it is logged that the local socket does not
 	// answer.
 	failureEvery = 10 * time.Second
@@ -39,12 +43,7 @@ func New(socket string, load func() (config.Config, error), log func(journal.Pri
 	api := &httpapi.API{
 		Exchange: func(ctx context.Context, r protocol.Request) (protocol.Answer, error) {
 			defer Busy(ctx)()
-			// The names of others share one connection: strangers can think of many.
-			name := ""
-			if cfg, err := load(); err == nil {
-				name = cfg.Domains[r.Domain].Name
-			}
-			return links.Ask(ctx, name, r)
+			return links.Ask(ctx, linkOf(r.Domain), r)
 		},
 		Settings: func() (httpapi.Settings, error) {
 			cfg, err := load()
@@ -57,6 +56,7 @@ func New(socket string, load func() (config.Config, error), log func(journal.Pri
 			log(journal.PriErr, fmt.Sprintf("requests cannot be answered: %v", err))
 		}),
 	}
+	troubled := nowAndThen(func(err error) { log(journal.PriErr, err.Error()) })
 	trusted := func(addr netip.Addr) bool {
 		cfg, err := load()
 		return err == nil && httpapi.Trusted(addr, cfg.HTTP.TrustedProxies)
@@ -66,7 +66,16 @@ func New(socket string, load func() (config.Config, error), log func(journal.Pri
 		cfg, err := load()
 		return err == nil && firstErr == nil && !(slices.Equal(cfg.HTTP.Listen, first.HTTP.Listen) && cfg.HTTP.Socket == first.HTTP.Socket)
 	}
-	return &Server{Handler: api, Trusted: trusted, Idle: idle, Stale: stale}
+	return &Server{Handler: api, Trusted: trusted, Idle: idle, Stale: stale, Troubled: troubled}
+}
+
+// linkOf is the connection for a domain, be there one of the name or not: one of a
+// few, since each costs a process, and not always the same, since a domain that others
+// use lets those behind wait.
+func linkOf(domain string) string {
+	hash := fnv.New32a()
+	_, _ = hash.Write([]byte(domain)) // it never fails
+	return strconv.Itoa(int(hash.Sum32() % maxLinks))
 }
 
 // settings is what the configuration says about HTTP.

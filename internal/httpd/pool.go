@@ -1,8 +1,8 @@
 package httpd
 
 import (
-	"io"
-	"log"
+	"bytes"
+	"errors"
 	"net"
 	"net/netip"
 	"sync"
@@ -11,8 +11,6 @@ import (
 
 	"wgkex/internal/httpapi"
 )
-
-var silent = log.New(io.Discard, "", 0)
 
 // pool is the connections that are open. When there are too many, the one that has
 // waited longest goes, of the source that has most: who comes in is served, whoever
@@ -41,6 +39,8 @@ type connection struct {
 	pool     *pool
 	source   source
 	requests atomic.Int32
+	lines    atomic.Int32 // of the request that is being read
+	quiet    atomic.Bool  // nothing has come since the last answer
 
 	// Those are the pool's.
 	waiting time.Time // since when there is nothing to do for it
@@ -112,6 +112,19 @@ func (p *pool) victim(of func(source) bool) (victim *connection) {
 	return victim
 }
 
+// closeQuiet closes the connections on which nothing is under way.
+func (p *pool) closeQuiet() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, connections := range p.sources {
+		for c := range connections {
+			if c.quiet.Load() {
+				_ = c.Conn.Close() // its server finds out, and has it removed
+			}
+		}
+	}
+}
+
 // open is how many connections there are.
 func (p *pool) open() int {
 	p.mu.Lock()
@@ -161,8 +174,24 @@ func (c *connection) CloseWrite() error {
 	return nil
 }
 
+// Read is that of net.Conn.
+func (c *connection) Read(b []byte) (int, error) {
+	n, err := c.Conn.Read(b)
+	if n > 0 {
+		c.quiet.Store(false)
+		if c.lines.Add(int32(bytes.Count(b[:n], []byte("\n")))) > maxLines {
+			return 0, errLines
+		}
+	}
+	return n, err
+}
+
+var errLines = errors.New("a request of too many lines")
+
 // last counts a request and reports whether it has to be the last one.
 func (c *connection) last() bool {
+	c.lines.Store(0)
+	c.quiet.Store(false)
 	return c.requests.Add(1) >= maxRequests && !c.source.proxy
 }
 

@@ -92,4 +92,14 @@ func TestPortSet(t *testing.T) {
 	if ports, err := PortSet("test", "ports"); err != nil || !slices.Equal(ports, want) {
 		t.Errorf("%d ports, %v", len(ports), err)
 	}
+	if names, err := InterfaceSet("test", "names"); !errors.Is(err, ErrNoTable) {
+		t.Errorf("without a set: %v, %v", names, err)
+	}
+	sh(t, `nft 'add set inet test names { type ifname; elements = { "wg-b", "a", "abcdefghijklmno" } }'`)
+	if names, err := InterfaceSet("test", "names"); err != nil || !slices.Equal(names, []string{"a", "abcdefghijklmno", "wg-b"}) {
+		t.Errorf("names %q, %v", names, err)
+	}
+	if ports, err := PortSet("test", "names"); err == nil {
+		t.Errorf("names are ports %v", ports)
+	}
 }

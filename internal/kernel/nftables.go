@@ -1,6 +1,7 @@
 package kernel
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -42,27 +43,58 @@ func askNFTables(message, flags int, attrs ...*nl.RtAttr) ([][]byte, error) {
 // ascending order. Its error is ErrNoTable when either is missing. It needs
 // CAP_NET_ADMIN.
 func PortSet(table, set string) ([]uint16, error) {
+	elements, err := readSet(table, set)
+	if err != nil {
+		return nil, err
+	}
+	ports := make([]uint16, len(elements))
+	for i, e := range elements {
+		if len(e) != 2 {
+			return nil, fmt.Errorf("set %s of table inet %s: an element of %d bytes is no port", set, table, len(e))
+		}
+		ports[i] = binary.BigEndian.Uint16(e)
+	}
+	slices.Sort(ports)
+	return ports, nil
+}
+
+// InterfaceSet reads the names of interfaces in a set, in order, as PortSet does
+// ports.
+func InterfaceSet(table, set string) ([]string, error) {
+	elements, err := readSet(table, set)
+	if err != nil {
+		return nil, err
+	}
+	names := make([]string, len(elements))
+	for i, e := range elements {
+		names[i] = string(bytes.TrimRight(e, "\x00")) // IFNAMSIZ bytes
+	}
+	slices.Sort(names)
+	return names, nil
+}
+
+// readSet reads the elements of a set.
+func readSet(table, set string) ([][]byte, error) {
 	messages, err := askNFTables(unix.NFT_MSG_GETSETELEM, unix.NLM_F_DUMP,
 		nl.NewRtAttr(unix.NFTA_SET_ELEM_LIST_TABLE, nl.ZeroTerminated(table)),
 		nl.NewRtAttr(unix.NFTA_SET_ELEM_LIST_SET, nl.ZeroTerminated(set)))
 	if err != nil {
 		return nil, fmt.Errorf("reading set %s of table inet %s: %w", set, table, err)
 	}
-	var ports []uint16
+	var elements [][]byte
 	for _, m := range messages {
 		more, err := parseElements(m)
 		if err != nil {
 			return nil, fmt.Errorf("reading set %s of table inet %s: %w", set, table, err)
 		}
-		ports = append(ports, more...)
+		elements = append(elements, more...)
 	}
-	slices.Sort(ports)
-	return ports, nil
+	return elements, nil
 }
 
 // parseElements reads the keys, which are in network byte order, of the elements
 // in one message. Each is nested: list, element, key, value.
-func parseElements(message []byte) ([]uint16, error) {
+func parseElements(message []byte) ([][]byte, error) {
 	if len(message) < nl.SizeofNfgenmsg {
 		return nil, errors.New("the kernel's answer is cut short")
 	}
@@ -78,14 +110,7 @@ func parseElements(message []byte) ([]uint16, error) {
 		}
 		values = inner
 	}
-	ports := make([]uint16, len(values))
-	for i, v := range values {
-		if len(v) != 2 {
-			return nil, fmt.Errorf("an element of %d bytes is no port", len(v))
-		}
-		ports[i] = binary.BigEndian.Uint16(v)
-	}
-	return ports, nil
+	return values, nil
 }
 
 // valuesOf are the values of the attributes of one kind.

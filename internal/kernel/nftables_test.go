@@ -1,6 +1,7 @@
 package kernel
 
 import (
+	"bytes"
 	"slices"
 	"testing"
 
@@ -24,18 +25,17 @@ func elements(keys ...[]byte) []byte {
 func TestParseElements(t *testing.T) {
 	for _, c := range []struct {
 		message []byte
-		want    []uint16
+		want    [][]byte
 		broken  bool
 	}{
 		{elements(), nil, false},
-		{elements([]byte{0x27, 0x1c}), []uint16{10012}, false},
-		{elements([]byte{0x27, 0x1d}, []byte{0, 22}), []uint16{10013, 22}, false},
-		{elements([]byte{1, 2, 3, 4}), nil, true}, // of an IPv4 address
+		{elements([]byte{0x27, 0x1c}), [][]byte{{0x27, 0x1c}}, false},
+		{elements([]byte{0x27, 0x1d}, []byte{0, 22}), [][]byte{{0x27, 0x1d}, {0, 22}}, false},
 		{[]byte{1, 0, 0}, nil, true},
 		{append(elements(), 8, 0), nil, true},
 	} {
 		got, err := parseElements(c.message)
-		if !slices.Equal(got, c.want) || (err != nil) != c.broken {
+		if !slices.EqualFunc(got, c.want, bytes.Equal) || (err != nil) != c.broken {
 			t.Errorf("%x: got %v, %v, want %v", c.message, got, err, c.want)
 		}
 	}

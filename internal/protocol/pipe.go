@@ -19,9 +19,8 @@ import (
 // pipeBuffer is how much is received at a time, in bytes: some hundred requests.
 const pipeBuffer = 16 << 10
 
-// maxFirst is the longest first line of a request on a Pipe, in bytes: a domain, a
-// way, and an address with the name of an interface (IFNAMSIZ is 16).
-const maxFirst = MaxLine + len(" relay ") + len("ffff:ffff:ffff:ffff:ffff:ffff:255.255.255.255%") + 15
+// maxFirst is the longest first line of a request on a Pipe, in bytes.
+const maxFirst = MaxLine + len(" relay ") + len("ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff")
 
 // Pipe is a connection on which many requests come one after the other, each of
 // two lines, without waiting for answers. Each is answered by a line, in order.
@@ -149,14 +148,14 @@ func (r *Request) first(line string) error {
 	return nil
 }
 
-// parseRemote reads an address that is written as netip writes it, since it goes
-// into logs. Its zone is the name of an interface.
+// parseRemote reads an address without a zone that is written as netip writes it,
+// since it goes into logs.
 func parseRemote(text string) (netip.Addr, error) {
 	addr, err := netip.ParseAddr(text)
 	if err != nil {
 		return netip.Addr{}, err
 	}
-	if addr.String() != text || strings.ContainsFunc(addr.Zone(), func(r rune) bool { return r <= ' ' || r >= 0x7f }) {
+	if addr.String() != text || addr.Zone() != "" {
 		return netip.Addr{}, errors.New("not in its usual form")
 	}
 	return addr, nil

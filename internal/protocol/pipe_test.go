@@ -48,12 +48,12 @@ func TestPipe(t *testing.T) {
 		"nothing":              {nil, ""},
 		"one":                  {[]string{"a\nk\n"}, "a k OK"},
 		"ways":                 {[]string{"a http 192.0.2.7\nk\nb relay\nl\n c\nm\n"}, "a k OK http 192.0.2.7,b l OK relay, m INVALID_DOMAIN"},
-		"addresses":            {[]string{"a http 2001:db8::7\nk\na http fe80::7%wg-a\nk\na local 192.0.2.7\nk\n"}, "a k OK http 2001:db8::7,a k OK http fe80::7%wg-a,a k OK 192.0.2.7"},
+		"addresses":            {[]string{"a http 2001:db8::7\nk\na http fe80::7\nk\na local 192.0.2.7\nk\n"}, "a k OK http 2001:db8::7,a k OK http fe80::7,a k OK 192.0.2.7"},
 		"no domain but a way":  {[]string{" http 192.0.2.7\nk\n"}, " k NO_DOMAIN http 192.0.2.7"},
 		"no such way":          {[]string{"a tcp\nk\na ftp\nk\na HTTP\nk\na \nk\n"}, " k INVALID_DOMAIN, k INVALID_DOMAIN, k INVALID_DOMAIN| k INVALID_DOMAIN"},
 		"no address":           {[]string{"a http 192.0.2\nk\na http ::ffff:192.0.2.7%\nk\na http 2001:DB8::7\nk\n"}, " k INVALID_DOMAIN http, k INVALID_DOMAIN http, k INVALID_DOMAIN http"},
-		"no interface":         {[]string{"a http fe80::7%a\x1b\nk\na http fe80::7 b\nk\na http \nk\n"}, " k INVALID_DOMAIN http, k INVALID_DOMAIN http, k INVALID_DOMAIN http"},
-		"the longest of all":   {[]string{long[1:] + " relay ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff%abcdefghijklmno\nk\n"}, long[1:] + " k OK relay ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff%abcdefghijklmno"},
+		"an interface":         {[]string{"a http fe80::7%a\nk\na http fe80::7 b\nk\na http \nk\n"}, " k INVALID_DOMAIN http, k INVALID_DOMAIN http, k INVALID_DOMAIN http"},
+		"the longest of all":   {[]string{long[1:] + " relay ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff\nk\n"}, long[1:] + " k OK relay ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff"},
 		"a long domain, a way": {[]string{long + " http 192.0.2.7\nk\n"}, " k INVALID_DOMAIN http 192.0.2.7"},
 		"one in parts":         {[]string{"a", "\n", "k", "\n"}, "a k OK"},
 		"several at a time":    {[]string{"a\nk\nb\nl\r\n"}, "a k OK,b l OK"},
@@ -188,12 +188,11 @@ func TestRequestLines(t *testing.T) {
 
 // Whoever asks cannot ask more than one thing at a time, nor under another name.
 func FuzzRequest(f *testing.F) {
-	f.Add("d", "k", uint8(2), []byte{192, 0, 2, 7}, "")
-	f.Add("d http", "k\nd", uint8(3), make([]byte, 16), "wg0")
-	f.Fuzz(func(t *testing.T, domain, key string, way uint8, address []byte, zone string) {
+	f.Add("d", "k", uint8(2), []byte{192, 0, 2, 7})
+	f.Add("d http", "k\nd", uint8(3), make([]byte, 16))
+	f.Fuzz(func(t *testing.T, domain, key string, way uint8, address []byte) {
 		sent := Request{Domain: domain, Key: key, Way: outcome.Ways[1:][int(way)%(len(outcome.Ways)-1)]}
 		sent.Remote, _ = netip.AddrFromSlice(address)
-		sent.Remote = sent.Remote.WithZone(zone)
 		got, err := NewPipe(&script{parts: []string{sent.Lines()}, end: io.EOF}).Next(10, time.Time{})
 		if err != nil || len(got) != 1 || got[0].Way != sent.Way {
 			t.Fatalf("%q is read as %+v, %v", sent.Lines(), got, err)

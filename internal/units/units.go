@@ -3,6 +3,7 @@
 package units
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"net/netip"
@@ -26,10 +27,12 @@ const (
 	// Firewall bounds what one source may ask of the ports. It runs only where
 	// the admin enables it.
 	Firewall = "wgkex-firewall.service"
-	// Table is the nftables table (family inet) of Firewall, and PortSet the set
-	// in it with the ports of the configuration.
-	Table   = "wgkex"
-	PortSet = "ports"
+	// Table is the nftables table (family inet) of Firewall. Its sets have what
+	// Limits says.
+	Table         = "wgkex"
+	PortSet       = "ports"
+	TunnelPortSet = "tunnel_ports"
+	InterfaceSet  = "interfaces"
 	// DropIn is the name of the generated file in UNIT.d.
 	DropIn = "50-wgkex-generator.conf"
 )
@@ -78,20 +81,51 @@ func Sockets(c config.Config) []Socket {
 	return sockets
 }
 
-// Ports are the ports that the configuration asks for, in ascending order. Port 0, to
-// which nobody connects, stands for none: a set of nftables is not empty.
-func Ports(c config.Config) []uint16 {
-	var ports []uint16
+// Limits are what the firewall limits, in ascending order. Port 0, to which nobody
+// connects, and interface lo, of which nothing is limited, stand for none: a set of
+// nftables is not empty.
+type Limits struct {
+	// Ports are all, TunnelPorts those of link-local addresses of Interfaces.
+	Ports, TunnelPorts []uint16
+	Interfaces         []string
+}
+
+// LimitsOf is what the configuration asks for.
+func LimitsOf(c config.Config) (limits Limits) {
 	for _, s := range Sockets(c) {
 		for _, l := range s.Listen {
-			ports = append(ports, l.Port)
+			limits.Ports = append(limits.Ports, l.Port)
+			if s.Device != "" {
+				limits.TunnelPorts = append(limits.TunnelPorts, l.Port)
+				limits.Interfaces = append(limits.Interfaces, s.Device)
+			}
 		}
 	}
-	if ports == nil {
-		return []uint16{0}
+	limits.Ports, limits.TunnelPorts = set(limits.Ports, 0), set(limits.TunnelPorts, 0)
+	limits.Interfaces = set(limits.Interfaces, "lo")
+	return limits
+}
+
+// set is the list in order, each once, or none.
+func set[T cmp.Ordered](list []T, none T) []T {
+	if list == nil {
+		return []T{none}
 	}
-	slices.Sort(ports)
-	return slices.Compact(ports) // of several addresses
+	slices.Sort(list)
+	return slices.Compact(list)
+}
+
+// Equal reports whether both are the same.
+func (l Limits) Equal(o Limits) bool {
+	return slices.Equal(l.Ports, o.Ports) && slices.Equal(l.TunnelPorts, o.TunnelPorts) && slices.Equal(l.Interfaces, o.Interfaces)
+}
+
+// String is the ports, and those in tunnels with their interfaces.
+func (l Limits) String() string {
+	if slices.Equal(l.Interfaces, []string{"lo"}) {
+		return fmt.Sprintf("ports %d", l.Ports)
+	}
+	return fmt.Sprintf("ports %d, in tunnels %d of %s", l.Ports, l.TunnelPorts, l.Interfaces)
 }
 
 // Patterns match the units that the configuration makes run or not.
@@ -203,30 +237,33 @@ func (s Socket) stream(l config.Listen) string {
 	return l.String()
 }
 
-// firewallDropIn tells the firewall the ports, and has it in place before they
-// are open.
+// firewallDropIn tells the firewall what to limit, and has it in place before the
+// ports are open.
 func firewallDropIn(c config.Config, sockets []Socket) string {
-	var names, ports, interfaces []string
-	for _, d := range c.Sorted() {
-		if config.ValidDomainName(d.WireGuard) { // others would need quotation marks
-			interfaces = append(interfaces, d.WireGuard)
-		}
-	}
-	if interfaces == nil {
-		interfaces = []string{"lo"} // of which nothing is limited
-	}
+	var names []string
 	for _, s := range sockets {
 		names = append(names, s.Unit)
 	}
-	for _, port := range Ports(c) {
-		ports = append(ports, strconv.Itoa(int(port)))
+	limits := LimitsOf(c)
+	var interfaces []string
+	for _, name := range limits.Interfaces {
+		// In quotation marks: some names are words of nft.
+		interfaces = append(interfaces, `\"`+name+`\"`)
 	}
 	return fmt.Sprintf(`# Made by wgkex-generator from the configuration in %s.
 [Unit]
 Before=%s
 [Service]
-Environment="WGKEX_PORTS={ %s }" "WGKEX_INTERFACES={ %s }"
-`, config.Dir, strings.Join(names, " "), strings.Join(ports, ", "), strings.Join(interfaces, ", "))
+Environment="WGKEX_PORTS={ %s }" "WGKEX_TUNNEL_PORTS={ %s }" "WGKEX_INTERFACES={ %s }"
+`, config.Dir, strings.Join(names, " "), portList(limits.Ports), portList(limits.TunnelPorts), strings.Join(interfaces, ", "))
+}
+
+func portList(ports []uint16) string {
+	texts := make([]string, len(ports))
+	for i, port := range ports {
+		texts[i] = strconv.Itoa(int(port))
+	}
+	return strings.Join(texts, ", ")
 }
 
 // Shown is all places as systemd shows them in the property Listen of a socket, such

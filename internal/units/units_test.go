@@ -5,7 +5,6 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
-	"slices"
 	"strings"
 	"testing"
 
@@ -52,7 +51,7 @@ func TestWrite(t *testing.T) {
 		"wgkex.target.wants/wgkex-http-bind@wg-02.service":                                "/usr/lib/systemd/system/wgkex-http-bind@.service",
 		"sys-subsystem-net-devices-wg3.device.wants/wgkex-http-bind@wg3.service":          "/usr/lib/systemd/system/wgkex-http-bind@.service",
 		`sys-subsystem-net-devices-wg\x2d02.device.wants/wgkex-http-bind@wg-02.service`:   "/usr/lib/systemd/system/wgkex-http-bind@.service",
-		"wgkex-firewall.service.d/" + DropIn:                                              "[Unit]\nBefore=wgkex.socket wgkex@ffww-01.de.socket wgkex@ffww03.socket wgkex-http.socket wgkex-http@wg-02.socket wgkex-http@wg3.socket\n[Service]\nEnvironment=\"WGKEX_PORTS={ 80, 81, 8080, 10012, 10013 }\" \"WGKEX_INTERFACES={ wg-02, wg3 }\"\n",
+		"wgkex-firewall.service.d/" + DropIn:                                              "[Unit]\nBefore=wgkex.socket wgkex@ffww-01.de.socket wgkex@ffww03.socket wgkex-http.socket wgkex-http@wg-02.socket wgkex-http@wg3.socket\n[Service]\nEnvironment=\"WGKEX_PORTS={ 80, 81, 8080, 10012, 10013 }\" \"WGKEX_TUNNEL_PORTS={ 80, 81 }\" \"WGKEX_INTERFACES={ \\\"wg-02\\\", \\\"wg3\\\" }\"\n",
 		"wgkex.target.wants/wgkex-cleanup@ffww02.timer":                                   "/usr/lib/systemd/system/wgkex-cleanup@.timer",
 		"wgkex.target.wants/wgkex-cleanup@ffww-01.de.timer":                               "/usr/lib/systemd/system/wgkex-cleanup@.timer",
 		"wgkex.target.wants/wgkex.socket":                                                 "/usr/lib/systemd/system/wgkex.socket",
@@ -99,13 +98,15 @@ func listen(s string) config.Listen {
 	return l
 }
 
-// A UNIX socket alone leaves the firewall nothing to limit.
-func TestPorts(t *testing.T) {
-	if got := Ports(config.Config{HTTP: config.HTTP{Socket: "/run/h"}}); !slices.Equal(got, []uint16{0}) {
-		t.Errorf("without ports: %v", got)
+func TestLimits(t *testing.T) {
+	// A UNIX socket alone leaves the firewall nothing to limit.
+	none := Limits{Ports: []uint16{0}, TunnelPorts: []uint16{0}, Interfaces: []string{"lo"}}
+	if got := LimitsOf(config.Config{HTTP: config.HTTP{Socket: "/run/h"}}); !got.Equal(none) || got.String() != "ports [0]" {
+		t.Errorf("without ports: %s", got)
 	}
-	if got := Ports(config.Config{Listen: config.Listen{Port: 2}, HTTP: config.HTTP{Listen: []config.Listen{{Port: 1}, listen("[::1]:2"), listen("[fe80::1%w]:1")}}}); !slices.Equal(got, []uint16{1, 2}) {
-		t.Errorf("got %v", got)
+	got := LimitsOf(config.Config{Listen: config.Listen{Port: 2}, HTTP: config.HTTP{Listen: []config.Listen{{Port: 1}, listen("[::1]:2"), listen("[fe80::1%w]:3"), listen("[fe80::1%v]:3")}}})
+	if want := "ports [1 2 3], in tunnels [3] of [v w]"; got.String() != want || got.Equal(none) {
+		t.Errorf("got %s, want %s", got, want)
 	}
 }
 

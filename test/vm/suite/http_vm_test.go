@@ -109,14 +109,14 @@ func TestHTTPClients(t *testing.T) {
 		"curl":             {fmt.Sprintf("curl -sS -d '%s' %s%s", both, base, v1Path), ok},
 		"curl, HTTP/1.0":   {fmt.Sprintf("curl -sS --http1.0 -d '%s' %s%s", both, base, v2Path), endpoint},
 		"curl, JSON, IPv6": {fmt.Sprintf("curl -sS -H 'Content-Type: application/json' -d '%s' 'http://[::1]:%d%s'", both, httpPort, v1Path), ok},
-		"curl, kept":       {fmt.Sprintf("curl -sSv -d '%s' %s%s %s%s 2>&1 | grep -c -e Re-using -e OK", both, base, v1Path, base, v1Path), "3"},
+		"curl, kept":       {fmt.Sprintf("curl -sSv -d '%s' %s%s %s%s 2>&1 | grep -c Re-using", both, base, v1Path, base, v1Path), "1"},
 		"curl, chunked":    {fmt.Sprintf("curl -sS -H 'Transfer-Encoding: chunked' -d '%s' %s%s", both, base, v1Path), ok},
 		"as uclient-fetch": {fmt.Sprintf("printf '%%s' '%s' | busybox nc -w 20 127.0.0.1 %d | tail -n 1", raw, httpPort), ok},
 		"pipelined":        {fmt.Sprintf("printf '%%s' '%s%s' | busybox nc -w 20 127.0.0.1 %d | grep -c OK.*}", raw, raw, httpPort), "2"},
 	} {
 		key := newKey(t)
 		command := strings.ReplaceAll(strings.ReplaceAll(c.command, "LENGTH", strconv.Itoa(len(both)-len("KEY")+len(key.String()))), "KEY", key.String())
-		if out, err := try("%s", strings.ReplaceAll(command, "%", "%%")); err != nil || out != c.want {
+		if out, err := try("%s", command); err != nil || out != c.want {
 			t.Errorf("%s: %v, %q, want %q", name, err, out, c.want)
 			continue
 		}
@@ -135,16 +135,15 @@ func TestHTTPTunnel(t *testing.T) {
 	for i, profile := range []address.Profile{address.FFMUC, address.Gluon} {
 		domain, router, number := fmt.Sprint("fftun", i), fmt.Sprint("tun", i), 41+i
 		domainWithProfile(t, domain, number, profile)
-		// As communities have it: an address that they have chosen.
-		sh(t, "ip addr add fe80::1/64 dev wg-%s nodad", domain)
-		serveHTTP(t, fmt.Sprintf("listen = [%d, '[fe80::1%%wg-%s]:80', '[%s%%wg-%[2]s]:80']", httpPort, domain, linkLocal(t, "ip -6 addr show dev vx-"+domain+"| sed -n 1p; ip -d link show vx-"+domain+" | sed -n 's,.* local \\(fe80[^ ]*\\) .*,inet6 \\1/64,p'; true")))
+		gateway := linkLocal(t, "ip -6 addr show dev wg-"+domain)
+		serveHTTP(t, fmt.Sprintf("listen = [%d, '[%s%%wg-%s]:80']", httpPort, gateway, domain))
 		sh(t, "systemctl start wgkex-http@wg-%s.socket; systemctl start wgkex-firewall", domain)
 		out := sh(t, "./suite-files/http-router %s %d %s %s %d %d %s", router, 100+i, domain, endpointAddress, httpPort, 100+number, profile)
 		t.Cleanup(func() { _, _ = try("ip netns del %s", router) })
 		fields := strings.Split(out, "\t")
 		key, err := address.ParseKey(fields[0])
-		if err != nil || len(fields) != 4 {
-			t.Fatalf("%q: %v", out, err)
+		if err != nil || len(fields) != 4 || fields[3] != gateway {
+			t.Fatalf("%q: %v, want %s", out, err, gateway)
 		}
 		wantRouter(t, domain, key)
 		reach(t, router, 100+number)
@@ -456,21 +455,17 @@ func TestHTTPInterface(t *testing.T) {
 		out, err := try("curl -s -m 5 'http://[%s%%25%s]/'", addr, device)
 		return err == nil && strings.Contains(out, "alive")
 	}
-	eventually(t, "the first", func() bool {
-		return answers("wg-"+domain, "fe80::1") || sh(t, "ip addr add fe80::1/64 dev wg-%s nodad || true", domain) == "" && false
-	})
+	sh(t, "ip addr add fe80::1/64 dev wg-%s nodad", domain)
+	eventually(t, "the first", func() bool { return answers("wg-"+domain, "fe80::1") })
 	for what, change := range map[string]string{
 		"made anew":          fmt.Sprintf("ip link del wg-%s; ./suite-files/gateway %[1]s %d ffmuc", domain, number),
 		"made anew at once":  fmt.Sprintf("for i in 1 2 3; do ip link del wg-%s; ./suite-files/gateway %[1]s %d ffmuc; done", domain, number),
 		"the service is up":  fmt.Sprintf("curl -s -m 5 'http://[fe80::1%%25wg-%s]/'; ip link del wg-%[1]s; ./suite-files/gateway %[1]s %d ffmuc", domain, number),
 		"the target is anew": "systemctl restart wgkex.target",
 	} {
-		sh(t, "%s", strings.ReplaceAll(change, "%%", "%"))
+		sh(t, "%s", change)
 		sh(t, "ip addr add fe80::1/64 dev wg-%s nodad 2> /dev/null || true", domain)
 		eventually(t, what, func() bool { return answers("wg-"+domain, "fe80::1") })
-	}
-	if answers("lo", "127.0.0.1") {
-		t.Error("an answer of nobody")
 	}
 	if out := sh(t, "curl -s http://127.0.0.1/"); !strings.Contains(out, "alive") {
 		t.Errorf("beside it: %q", out)
@@ -549,7 +544,7 @@ func httpFlood(t *testing.T, flood, routers int) {
 		keys[i] = newKey(t)
 	}
 	start := time.Now()
-	var next, in atomic.Int64
+	var next, in, again atomic.Int64
 	var wg, hostile sync.WaitGroup
 	for range 80 {
 		wg.Go(func() {
@@ -558,7 +553,11 @@ func httpFlood(t *testing.T, flood, routers int) {
 					n := i / (flood / routers)
 					wg.Go(func() {
 						client := httpClient(func(context.Context) (net.Conn, error) { return internet.dial(honest(n), 5*time.Minute) })
-						status, code, _, err := post(client, "http://gw"+v1Path, domain, keys[n].String())
+						status, code, retry, err := post(client, "http://gw"+v1Path, domain, keys[n].String())
+						// As a router does, which has a minute.
+						for ; err == nil && status == 503 && retry != "" && again.Add(1) <= int64(routers/10+1); time.Sleep(5 * time.Second) {
+							status, code, retry, err = post(client, "http://gw"+v1Path, domain, keys[n].String())
+						}
 						if err != nil || status != 200 {
 							t.Errorf("router %d from %s: %d %s, %v", n, honest(n), status, code, err)
 						}
@@ -582,7 +581,7 @@ func httpFlood(t *testing.T, flood, routers int) {
 		})
 	}
 	wg.Wait()
-	t.Logf("%d of %d hostile connections got in, in %.0f s", in.Load(), flood, time.Since(start).Seconds())
+	t.Logf("%d of %d hostile connections got in, in %.0f s; of %d routers %d tries had to be repeated", in.Load(), flood, time.Since(start).Seconds(), routers, again.Load())
 	hostile.Wait()
 	peak := sh(t, "cat /sys/fs/cgroup/system.slice/wgkex-http.service/memory.peak")
 	limit := sh(t, "systemctl show -P MemoryMax wgkex-http.service")
@@ -590,7 +589,7 @@ func httpFlood(t *testing.T, flood, routers int) {
 	if p, err := strconv.Atoi(peak); err != nil || p >= 64<<20 {
 		t.Errorf("it took %s bytes", peak)
 	}
-	if out := sh(t, "systemctl show -P NRestarts wgkex-http.service; journalctl -b -o cat -u wgkex-http.service -p err | head"); out != "0" {
+	if out := sh(t, "systemctl show -P NRestarts wgkex-http.service; journalctl -q -b -o cat -u wgkex-http.service -p err | head"); out != "0" {
 		t.Errorf("started again, or in trouble: %s", out)
 	}
 	if n := missing(t, domain, keys); n > 0 {

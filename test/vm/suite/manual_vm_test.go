@@ -18,7 +18,7 @@ func manual(t *testing.T, page string) string {
 	return strings.NewReplacer(`\fB`, "", `\fI`, "", `\fR`, "", `\&`, "", `\-`, "-", `\.`, ".", `\`, "").Replace(text)
 }
 
-var manuals = []string{"wgkex.8", "wgkex.toml.5", "wgkex.socket.8", "wgkex-handler.8", "wgkex-cleanup.8", "wgkex-firewall.service.8", "wgkex-generator.8", "wgkex-local.8", "wgkex-restore.8"}
+var manuals = []string{"wgkex.8", "wgkex.toml.5", "wgkex.socket.8", "wgkex-handler.8", "wgkex-cleanup.8", "wgkex-firewall.service.8", "wgkex-generator.8", "wgkex-local.8", "wgkex-restore.8", "wgkex-http.8"}
 
 // set is the strings in sorted order, each once.
 func set(list []string) []string {
@@ -43,6 +43,7 @@ func TestManualFlags(t *testing.T) {
 		{"wgkex-cleanup.8", "/usr/lib/wgkex/wgkex-cleanup --help"},
 		{"wgkex-local.8", "/usr/lib/wgkex/wgkex-local --help"},
 		{"wgkex-restore.8", "/usr/lib/wgkex/wgkex-restore --help"},
+		{"wgkex-http.8", "/usr/lib/wgkex/wgkex-http --help"},
 		{"wgkex-generator.8", "/usr/lib/systemd/system-generators/wgkex-generator --help"},
 	} {
 		page := manual(t, c.page)
@@ -66,6 +67,7 @@ func TestManualFlags(t *testing.T) {
 // Every path in the pages is there on a gateway that has served, and every file
 // that it has made is in the pages.
 func TestManualPaths(t *testing.T) {
+	serveHTTP(t, "socket = '/run/wgkex/http.sock'")
 	accept(t, port1, "ffww01", newKey(t))
 	refuse(t, port1, "nowhere\n", "INVALID_DOMAIN")
 	sh(t, "systemctl start wgkex-local.socket wgkex-firewall wgkex-cleanup@ffww01.service; install -D /dev/null /etc/wgkex/conf.d/ffww01.toml; cp /usr/lib/wgkex/wgkex.nft /etc/wgkex")
@@ -106,6 +108,8 @@ func TestManualDefaults(t *testing.T) {
 		{"wgkex.socket.8", `for one handler,\n\w+ and (\d+)`, "wgkex@x.service", "TasksMax"},
 		{"wgkex-cleanup.8", `TimeoutStartSec=\n(?:.*\n)+?.*Defaults to (\w+)`, "wgkex-cleanup@x.service", "TimeoutStartUSec"},
 		{"wgkex-cleanup.8", `MemoryMax=\n(?:.*\n)+?.*Defaults to (\w+)`, "wgkex-cleanup@x.service", "MemoryMax"},
+		{"wgkex-http.8", `MemoryMax=\n(?:.*\n)+?.*Defaults to (\w+)`, "wgkex-http.service", "MemoryMax"},
+		{"wgkex-http.8", `TasksMax=\n(?:.*\n)+?.*Defaults to (\d+)`, "wgkex-http.service", "TasksMax"},
 		{"wgkex-cleanup.8", `(\d+) minutes\s+after boot`, "wgkex-cleanup@x.timer", "OnBootUSec"},
 	} {
 		m := regexp.MustCompile(c.pattern).FindStringSubmatch(manual(t, c.page))

@@ -158,7 +158,7 @@ func TestSystemCalls(t *testing.T) {
 			askHTTP(t, v1Path, domain, newKey(t).String(), 503)
 			sh(t, "systemctl start wgkex-local.socket; echo >> /run/wgkex/effective.toml")
 			askHTTP(t, v1Path, domain, newKey(t).String(), 200)
-			sh(t, "curl -s -H 'Content-Length: 5' http://127.0.0.1:%d/ || true; systemctl daemon-reload; systemctl stop wgkex-http.service", httpPort)
+			sh(t, "curl -s -d \"$(head -c 5000 /dev/zero | tr '\\0' ' ')\" http://127.0.0.1:%d%s; systemctl daemon-reload; systemctl stop wgkex-http.service", httpPort, v1Path)
 		},
 		"wgkex-restore": func() {
 			keys := addPeers(t, domain, 600)
