@@ -153,14 +153,14 @@ func (a *API) exchange(w http.ResponseWriter, r *http.Request, path string) {
 		}
 		defer a.leave(client)
 	}
-	ctx, cancel := context.WithTimeout(r.Context(), exchangeTimeout)
+	// What was asked for goes on when the client leaves, and counts as its own until it
+	// is answered. Some clients only close their half of the connection.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), exchangeTimeout)
 	defer cancel()
 	answer, err := a.Exchange(ctx, protocol.Request{Domain: asked.Domain, Key: asked.Key, Way: outcome.HTTP, Remote: client})
 	switch {
 	case err != nil:
-		if r.Context().Err() == nil { // otherwise nobody waits for it any more
-			a.Failed(err)
-		}
+		a.Failed(err)
 		refuseCode(w, outcome.Busy)
 	case answer.Code != outcome.OK:
 		refuseCode(w, answer.Code)

@@ -463,6 +463,22 @@ func TestEnd(t *testing.T) {
 	}
 }
 
+// A client that closes its half of the connection is answered.
+func TestHalfClosed(t *testing.T) {
+	b := newBench(t, nil)
+	b.wait = func() { time.Sleep(100 * time.Millisecond) }
+	c := b.dial("tcp")
+	if _, err := io.WriteString(c, post(v1, body)+post(v1, body)); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.(*net.TCPConn).CloseWrite(); err != nil {
+		t.Fatal(err)
+	}
+	if text, err := io.ReadAll(c); err != nil || strings.Count(string(text), "200 OK") != 2 {
+		t.Errorf("%q, %v", text, err)
+	}
+}
+
 // So is a request that is on its way on a kept connection.
 func TestEndOfKept(t *testing.T) {
 	for what, first := range map[string]int{"half a head": 20, "a head": len(post(v1, "")), "all": len(post(v1, body)), "nothing": 0} {

@@ -232,7 +232,7 @@ func missing(t *testing.T, domain string, keys []address.Key) (n int) {
 }
 
 // With the firewall, routers elsewhere are served while one source attacks.
-func TestOneSourceCannotStarve(t *testing.T) {
+func TestLongOneSourceCannotStarve(t *testing.T) {
 	starve := oneSource(t)
 	firewall(t)
 	if n := starve(); n > 0 {

@@ -161,7 +161,7 @@ func TestHTTPTunnel(t *testing.T) {
 			})
 		}
 		for range 3 {
-			sh(t, "ip netns exec %s busybox wget -q -O- -T 5 'http://[%s%%wg0]/'", router, fields[3])
+			sh(t, "ip netns exec %s timeout 5 busybox wget -q -O- 'http://[%s%%wg0]/'", router, fields[3])
 		}
 		stop()
 		flood.Wait()
@@ -270,8 +270,11 @@ func mapWith(counts map[outcome.Code]uint64, code outcome.Code) map[outcome.Code
 
 // Debian's nginx in front, as the guide has it: TLS, few connections behind it, and
 // the addresses of its clients in the journal.
-func TestHTTPBehindNginx(t *testing.T) {
-	const domain, registrations, parallel = "ffnginx", 500, 20
+func TestHTTPBehindNginx(t *testing.T)     { httpBehindNginx(t, 200) }
+func TestLongHTTPBehindNginx(t *testing.T) { httpBehindNginx(t, 500) }
+
+func httpBehindNginx(t *testing.T, registrations int) {
+	const domain, parallel = "ffnginx", 20
 	domainWithProfile(t, domain, 43, address.FFMUC)
 	serveHTTP(t, "socket = '/run/wgkex/http.sock'")
 	guide := script(section(t, document(t, "operating.md"), "nginx"), ".")

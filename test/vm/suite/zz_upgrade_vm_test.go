@@ -3,6 +3,7 @@
 package suite
 
 import (
+	"fmt"
 	"net"
 	"strings"
 	"testing"
@@ -14,7 +15,7 @@ const apt = "DEBIAN_FRONTEND=noninteractive apt-get -y -q -o Dpkg::Options::=--f
 // way.
 func unitStates(t *testing.T) string {
 	t.Helper()
-	return sh(t, `for unit in wgkex.target wgkex.service wgkex@order.socket wgkex-cleanup@order.timer wgkex@ffww01.socket wgkex-cleanup@ffww01.timer wgkex-firewall.service; do
+	return sh(t, `for unit in wgkex.target wgkex.service wgkex@order.socket wgkex-cleanup@order.timer wgkex@ffww01.socket wgkex-cleanup@ffww01.timer wgkex-firewall.service wgkex-http.socket; do
 		echo $unit $(systemctl show -P ActiveState -P UnitFileState $unit); done; ss -Hltn | awk '{ print $4 }' | sort; systemctl list-units --no-legend --failed`)
 }
 
@@ -28,6 +29,7 @@ func TestLongUpgradeLeavesUnitsAsTheyWere(t *testing.T) { upgradeLeavesUnits(t, 
 
 func upgradeLeavesUnits(t *testing.T, each bool) {
 	inOrder(t)
+	serveHTTP(t, fmt.Sprintf("listen = %d", httpPort))
 	sh(t, "cat > /etc/wgkex/conf.d/a.toml <<'END'\n%sEND", domainFile("ffww01", port1))
 	apply(t, true)
 	t.Cleanup(func() {
@@ -43,6 +45,14 @@ func upgradeLeavesUnits(t *testing.T, each bool) {
 		t.Run(c.name, func(t *testing.T) {
 			sh(t, "%s", c.change)
 			before := unitStates(t)
+			// What is resident is that of the new package.
+			http := func() string {
+				if out, err := try("curl -s http://localhost:%d/ && systemctl show -P MainPID wgkex-http.service", httpPort); err == nil {
+					return out
+				}
+				return "" // stopped
+			}
+			served := http()
 			for _, command := range commands {
 				if !each && command != commands[i] {
 					continue
@@ -50,6 +60,9 @@ func upgradeLeavesUnits(t *testing.T, each bool) {
 				log := sh(t, "%s %s", apt, command)
 				if after := unitStates(t); after != before {
 					t.Errorf("%s changed\n%s\nto\n%s\n%s", command, before, after, log)
+				}
+				if now := http(); (now == "") != (served == "") || served != "" && now == served {
+					t.Errorf("%s: HTTP says %q, before %q", command, now, served)
 				}
 			}
 		})
@@ -60,6 +73,7 @@ func upgradeLeavesUnits(t *testing.T, each bool) {
 // behind. An installation starts what is configured.
 func TestRemovalStopsEverything(t *testing.T) {
 	inOrder(t)
+	serveHTTP(t, fmt.Sprintf("listen = %d", httpPort))
 	sh(t, "systemctl start wgkex-cleanup@order.service; systemctl start wgkex-firewall")
 	for _, command := range []string{"remove wgkex", "purge wgkex"} {
 		t.Run(command, func(t *testing.T) {
@@ -68,6 +82,11 @@ func TestRemovalStopsEverything(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer conn.Close()
+			kept, err := net.Dial("tcp", fmt.Sprintf("localhost:%d", httpPort))
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer kept.Close()
 			eventually(t, "a handler", func() bool { _, err := try("pgrep -x wgkex-handler"); return err == nil })
 			log := entries(t, "wgkex-handler", func() { sh(t, "%s %s", apt, command) })
 			for _, e := range log {
