@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"sync"
 	"time"
@@ -41,15 +42,19 @@ type Links struct {
 // asked: an exchange that is done twice is done once. The error is the context's, with
 // why there was no answer.
 func (l *Links) Ask(ctx context.Context, name string, r protocol.Request) (protocol.Answer, error) {
+	var why error
 	pause := time.Duration(0) // connections end now and then
 	for {
 		answer, err := l.try(ctx, name, r)
 		if err == nil {
 			return answer, nil
 		}
+		if why == nil || !errors.Is(err, ctx.Err()) {
+			why = err
+		}
 		select {
 		case <-ctx.Done():
-			return protocol.Answer{}, errors.Join(ctx.Err(), err)
+			return protocol.Answer{}, fmt.Errorf("%w, last: %w", ctx.Err(), why)
 		case <-time.After(pause):
 			pause = retryAfter
 		}
@@ -171,7 +176,7 @@ func (l *Links) serve(k *link) {
 			err = k.answer(a)
 		}
 		if err != nil {
-			k.end(errors.Join(errEnded, err))
+			k.end(fmt.Errorf("%w: %w", errEnded, err))
 			return
 		}
 	}
