@@ -2,7 +2,6 @@
 package main
 
 import (
-	"flag"
 	"fmt"
 	"net"
 	"os"
@@ -15,21 +14,9 @@ import (
 )
 
 func main() {
-	flag.Usage = func() {
-		fmt.Fprint(flag.CommandLine.Output(), "usage: wgkex-handler [--version]\n\n"+
-			"Serves one WireGuard key exchange. systemd starts it as wgkex@.service for each\n"+
-			"connection to wgkex.socket and wgkex@.socket. See wgkex-handler(8).\n")
-	}
-	printVersion := flag.Bool("version", false, "print the version")
-	flag.Parse()
-	if *printVersion {
-		fmt.Println(version.Version)
-		return
-	}
-	if flag.NArg() > 0 {
-		flag.Usage()
-		os.Exit(2)
-	}
+	version.ParseFlags("usage: wgkex-handler [--version]\n\n" +
+		"Serves one WireGuard key exchange. systemd starts it as wgkex@.service for each\n" +
+		"connection to wgkex.socket and wgkex@.socket. See wgkex-handler(8).\n")
 	conn, err := serve.Inherited[*net.TCPConn]()
 	if err != nil {
 		fmt.Fprintf(os.Stderr, "wgkex-handler: %v\n", err)

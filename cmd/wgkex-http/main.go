@@ -4,7 +4,6 @@ package main
 import (
 	"context"
 	"errors"
-	"flag"
 	"fmt"
 	"os"
 	"os/signal"
@@ -21,21 +20,9 @@ import (
 )
 
 func main() {
-	flag.Usage = func() {
-		fmt.Fprint(flag.CommandLine.Output(), "usage: wgkex-http [--version]\n\n"+
-			"Serves WireGuard key exchanges over HTTP. systemd starts it as wgkex-http.service\n"+
-			"for wgkex-http.socket. See wgkex-http(8).\n")
-	}
-	printVersion := flag.Bool("version", false, "print the version")
-	flag.Parse()
-	if *printVersion {
-		fmt.Println(version.Version)
-		return
-	}
-	if flag.NArg() > 0 {
-		flag.Usage()
-		os.Exit(2)
-	}
+	version.ParseFlags("usage: wgkex-http [--version]\n\n" +
+		"Serves WireGuard key exchanges over HTTP. systemd starts it as wgkex-http.service\n" +
+		"for wgkex-http.socket. See wgkex-http(8).\n")
 	ctx, stop := signal.NotifyContext(context.Background(), unix.SIGTERM)
 	defer stop()
 	listeners, err := activation.Listeners()

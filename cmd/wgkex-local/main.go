@@ -4,7 +4,6 @@ package main
 
 import (
 	"context"
-	"flag"
 	"fmt"
 	"net"
 	"os"
@@ -20,22 +19,10 @@ import (
 )
 
 func main() {
-	flag.Usage = func() {
-		fmt.Fprint(flag.CommandLine.Output(), "usage: wgkex-local [--version]\n\n"+
-			"Serves WireGuard key exchanges of programs of this gateway. systemd starts it as\n"+
-			"wgkex-local@.service for each connection to wgkex-local.socket. See\n"+
-			"wgkex-local(8).\n")
-	}
-	printVersion := flag.Bool("version", false, "print the version")
-	flag.Parse()
-	if *printVersion {
-		fmt.Println(version.Version)
-		return
-	}
-	if flag.NArg() > 0 {
-		flag.Usage()
-		os.Exit(2)
-	}
+	version.ParseFlags("usage: wgkex-local [--version]\n\n" +
+		"Serves WireGuard key exchanges of programs of this gateway. systemd starts it as\n" +
+		"wgkex-local@.service for each connection to wgkex-local.socket. See\n" +
+		"wgkex-local(8).\n")
 	conn, err := serve.Inherited[*net.UnixConn]()
 	if err != nil {
 		fmt.Fprintf(os.Stderr, "wgkex-local: %v\n", err)
