@@ -14,9 +14,11 @@ import (
 	"io"
 	"math"
 	"net"
+	"net/netip"
 	"os"
 	"os/exec"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -32,10 +34,11 @@ const patience = 2 * time.Minute
 
 func main() {
 	var g gateway
-	flag.StringVar(&g.address, "address", "127.0.0.1:10012", "the gateway, or the path of its local socket")
+	flag.StringVar(&g.address, "address", "127.0.0.1:10012", "the gateway, or the path of its socket")
 	flag.StringVar(&g.domain, "domain", "bench", "first line of the request, empty for the floor, which does not read any")
 	flag.StringVar(&g.refusal, "refusal", "", "the code with which the gateway is to refuse all exchanges")
 	flag.BoolVar(&g.kept, "kept", false, "make many exchanges on one connection, for a gateway that answers OK")
+	flag.BoolVar(&g.http, "http", false, "speak HTTP: as a router, or with -kept as a reverse proxy")
 	keys := flag.String("keys", "", "take the keys from this file, in turn, instead of making new ones")
 	generate := flag.Int("generate", 0, "print this many public keys and end")
 	colliding := flag.Bool("colliding", false, "print two public keys with the same address and end")
@@ -125,23 +128,28 @@ type gateway struct {
 	address, domain string
 	refusal         string   // the code that it is to answer, empty for an acceptance
 	keys            []string // empty for a new one each time
-	kept            bool
-}
-
-func (g gateway) dial(ctx context.Context) (net.Conn, error) {
-	dialer := net.Dialer{Timeout: patience}
-	network := "tcp"
-	if strings.HasPrefix(g.address, "/") {
-		network = "unix"
-	}
-	return dialer.DialContext(ctx, network, g.address)
+	kept, http      bool
 }
 
 // session is the connections of one who makes exchanges one after the other.
 type session struct {
 	gateway
-	conn  net.Conn // if it is kept
-	lines *bufio.Reader
+	// source is the address from which it comes over HTTP, its own as a router's is:
+	// wgkex-http limits what one address asks for at a time.
+	source netip.Addr
+	conn   net.Conn // if it is kept
+	lines  *bufio.Reader
+}
+
+func (s *session) dial(ctx context.Context) (net.Conn, error) {
+	dialer := net.Dialer{Timeout: patience}
+	network := "tcp"
+	if strings.HasPrefix(s.address, "/") {
+		network = "unix"
+	} else if s.http {
+		dialer.LocalAddr = net.TCPAddrFromAddrPort(netip.AddrPortFrom(s.source, 0))
+	}
+	return dialer.DialContext(ctx, network, s.address)
 }
 
 // open connects, if it is for more than one exchange.
@@ -171,7 +179,7 @@ func (s *session) exchange(ctx context.Context, i int) (connected bool, err erro
 		return true, err
 	}
 	if s.domain != "" {
-		if _, err := io.WriteString(conn, s.domain+"\n"+key+"\n"); err != nil {
+		if _, err := io.WriteString(conn, s.request(key)); err != nil {
 			return true, err
 		}
 	}
@@ -180,22 +188,52 @@ func (s *session) exchange(ctx context.Context, i int) (connected bool, err erro
 		return true, err
 	}
 	want := "OK\n"
-	if s.refusal != "" {
+	switch {
+	case s.http:
+		want = `{"Message":"OK"}` + "\n"
+	case s.refusal != "":
 		want = "ERR: " + s.refusal + "\n"
 	}
 	// Nothing is an acceptance, too, and what becomes of a connection to the floor.
-	if answer != want && (answer != "" || s.refusal != "" || s.kept) {
+	if answer != want && (answer != "" || s.refusal != "" || s.kept || s.http) {
 		return true, fmt.Errorf("the gateway answers %q", answer)
 	}
 	return true, nil
 }
 
+// request is what is sent for the key. Over HTTP it has the headers that BusyBox
+// wget sends, or what a reverse proxy adds.
+func (s *session) request(key string) string {
+	if !s.http {
+		return s.domain + "\n" + key + "\n"
+	}
+	header := "Connection: close"
+	if s.kept {
+		header = "X-Forwarded-For: " + s.source.String()
+	}
+	body := `{"domain": "` + s.domain + `", "public_key": "` + key + `"}`
+	return "POST /api/v1/wg/key/exchange HTTP/1.1\r\nHost: gateway\r\nUser-Agent: Wget\r\n" + header +
+		"\r\nContent-Type: application/x-www-form-urlencoded\r\nContent-Length: " + strconv.Itoa(len(body)) + "\r\n\r\n" + body
+}
+
 // answer is all that the gateway says before it closes, or one line if it does
-// not close.
+// not close. Of an answer over HTTP it is the body, which is one line.
 func (s *session) answer(conn net.Conn) (string, error) {
 	if !s.kept {
-		answer, err := io.ReadAll(conn)
-		return string(answer), err
+		all, err := io.ReadAll(conn)
+		answer := string(all)
+		if s.http {
+			_, answer, _ = strings.Cut(answer, "\r\n\r\n")
+		}
+		return answer, err
+	}
+	if s.http {
+		for line := ""; line != "\r\n"; {
+			var err error
+			if line, err = s.lines.ReadString('\n'); err != nil {
+				return "", err
+			}
+		}
 	}
 	return s.lines.ReadString('\n')
 }
@@ -234,6 +272,7 @@ func batch(g gateway, count, parallel int, during time.Duration, hostile bool, l
 	sessions := make([]session, parallel)
 	for i := range sessions {
 		sessions[i].gateway = g
+		sessions[i].source = netip.AddrFrom4([4]byte{127, 0, byte(i / 250), byte(i%250 + 1)})
 		defer sessions[i].close()
 		if err := sessions[i].open(ctx); err != nil {
 			return err
