@@ -85,7 +85,8 @@ func Sockets(c config.Config) []Socket {
 // connects, and interface lo, of which nothing is limited, stand for none: a set of
 // nftables is not empty.
 type Limits struct {
-	// Ports are all, TunnelPorts those of link-local addresses of Interfaces.
+	// Ports are all, TunnelPorts those where HTTP is served at link-local addresses of
+	// Interfaces, be it at all addresses.
 	Ports, TunnelPorts []uint16
 	Interfaces         []string
 }
@@ -95,9 +96,17 @@ func LimitsOf(c config.Config) (limits Limits) {
 	for _, s := range Sockets(c) {
 		for _, l := range s.Listen {
 			limits.Ports = append(limits.Ports, l.Port)
-			if s.Device != "" {
+			switch {
+			case s.Device != "":
 				limits.TunnelPorts = append(limits.TunnelPorts, l.Port)
 				limits.Interfaces = append(limits.Interfaces, s.Device)
+			case s.HTTP && !l.Addr.IsValid():
+				limits.TunnelPorts = append(limits.TunnelPorts, l.Port)
+				for _, d := range c.Sorted() {
+					if config.ValidDomainName(d.WireGuard) { // others cannot be in a unit
+						limits.Interfaces = append(limits.Interfaces, d.WireGuard)
+					}
+				}
 			}
 		}
 	}

@@ -51,7 +51,7 @@ func TestWrite(t *testing.T) {
 		"wgkex.target.wants/wgkex-http-bind@wg-02.service":                                "/usr/lib/systemd/system/wgkex-http-bind@.service",
 		"sys-subsystem-net-devices-wg3.device.wants/wgkex-http-bind@wg3.service":          "/usr/lib/systemd/system/wgkex-http-bind@.service",
 		`sys-subsystem-net-devices-wg\x2d02.device.wants/wgkex-http-bind@wg-02.service`:   "/usr/lib/systemd/system/wgkex-http-bind@.service",
-		"wgkex-firewall.service.d/" + DropIn:                                              "[Unit]\nBefore=wgkex.socket wgkex@ffww-01.de.socket wgkex@ffww03.socket wgkex-http.socket wgkex-http@wg-02.socket wgkex-http@wg3.socket\n[Service]\nEnvironment=\"WGKEX_PORTS={ 80, 81, 8080, 10012, 10013 }\" \"WGKEX_TUNNEL_PORTS={ 80, 81 }\" \"WGKEX_INTERFACES={ \\\"wg-02\\\", \\\"wg3\\\" }\"\n",
+		"wgkex-firewall.service.d/" + DropIn:                                              "[Unit]\nBefore=wgkex.socket wgkex@ffww-01.de.socket wgkex@ffww03.socket wgkex-http.socket wgkex-http@wg-02.socket wgkex-http@wg3.socket\n[Service]\nEnvironment=\"WGKEX_PORTS={ 80, 81, 8080, 10012, 10013 }\" \"WGKEX_TUNNEL_PORTS={ 80, 81, 8080 }\" \"WGKEX_INTERFACES={ \\\"wg-02\\\", \\\"wg3\\\" }\"\n",
 		"wgkex.target.wants/wgkex-cleanup@ffww02.timer":                                   "/usr/lib/systemd/system/wgkex-cleanup@.timer",
 		"wgkex.target.wants/wgkex-cleanup@ffww-01.de.timer":                               "/usr/lib/systemd/system/wgkex-cleanup@.timer",
 		"wgkex.target.wants/wgkex.socket":                                                 "/usr/lib/systemd/system/wgkex.socket",
@@ -105,7 +105,15 @@ func TestLimits(t *testing.T) {
 		t.Errorf("without ports: %s", got)
 	}
 	got := LimitsOf(config.Config{Listen: config.Listen{Port: 2}, HTTP: config.HTTP{Listen: []config.Listen{{Port: 1}, listen("[::1]:2"), listen("[fe80::1%w]:3"), listen("[fe80::1%v]:3")}}})
-	if want := "ports [1 2 3], in tunnels [3] of [v w]"; got.String() != want || got.Equal(none) {
+	if want := "ports [1 2 3], in tunnels [1 3] of [v w]"; got.String() != want || got.Equal(none) {
+		t.Errorf("got %s, want %s", got, want)
+	}
+	// At all addresses is in all tunnels, too.
+	got = LimitsOf(config.Config{
+		Listen: config.Listen{Port: 2}, HTTP: config.HTTP{Listen: []config.Listen{{Port: 80}, listen("0.0.0.0:81")}},
+		Domains: map[string]config.Domain{"a": {Name: "a", WireGuard: "wg-a"}, "b": {Name: "b", WireGuard: "wg+b"}},
+	})
+	if want := "ports [2 80 81], in tunnels [80] of [wg-a]"; got.String() != want {
 		t.Errorf("got %s, want %s", got, want)
 	}
 }
