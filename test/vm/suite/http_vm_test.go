@@ -391,7 +391,7 @@ func TestHTTPLocalSocket(t *testing.T) {
 	killed := make(chan struct{})
 	go func() {
 		defer close(killed)
-		for ; ctx.Err() == nil; time.Sleep(300 * time.Millisecond) {
+		for ; ctx.Err() == nil; time.Sleep(time.Second) {
 			_, _ = try("pkill -KILL -x wgkex-local")
 		}
 	}()
