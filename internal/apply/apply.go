@@ -4,7 +4,6 @@
 package apply
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -172,13 +171,14 @@ func (s state) reloadFor(a Apply) string {
 	case slices.ContainsFunc(append(s.all(), s.target, s.firewall), func(u systemd.Unit) bool { return u.NeedReload }):
 		return "unit files have changed"
 	}
-	starters := map[string]string{}
 	for _, u := range s.sockets {
-		starters[u.Name] = u.want.Starter()
+		if !slices.Contains(s.target.Wants, u.want.Starter()) {
+			return "systemd does not know of " + u.Name
+		}
 	}
-	for _, name := range s.wanted() {
-		if !slices.Contains(s.target.Wants, cmp.Or(starters[name], name)) {
-			return "systemd does not know of " + name
+	for _, u := range s.others {
+		if !slices.Contains(s.target.Wants, u.Name) {
+			return "systemd does not know of " + u.Name
 		}
 	}
 	for _, u := range s.sockets {

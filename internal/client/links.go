@@ -149,14 +149,12 @@ func (l *Links) serve(k *link) {
 		return
 	}
 	defer conn.Close()
-	ended := make(chan struct{})
-	defer close(ended)
 	go func() {
 		watch := time.NewTicker(min(l.Idle, l.Patience) / 2)
 		defer watch.Stop()
 		for {
 			select {
-			case <-ended:
+			case <-k.over:
 				return
 			case <-watch.C:
 			}

@@ -171,27 +171,21 @@ func (s Socket) Service() string { return strings.TrimSuffix(s.Unit, ".socket") 
 func (s Socket) DeviceUnit() string { return deviceName(s.Device) }
 
 // Where is all places where the socket listens, in a sentence.
-func (s Socket) Where() string {
-	var where []string
-	for _, l := range s.Listen {
-		where = append(where, l.Where())
-	}
-	if s.Path != "" {
-		where = append(where, s.Path)
-	}
-	return strings.Join(where, " and ")
-}
+func (s Socket) Where() string { return strings.Join(s.places(config.Listen.Where), " and ") }
 
 // Given is all places as the unit is given them, and gives them on to wgkex prepare.
-func (s Socket) Given() string {
-	var given []string
+func (s Socket) Given() string { return strings.Join(s.places(config.Listen.String), " ") }
+
+// places is all places where the socket listens, each in the words of text.
+func (s Socket) places(text func(config.Listen) string) []string {
+	var places []string
 	for _, l := range s.Listen {
-		given = append(given, l.String())
+		places = append(places, text(l))
 	}
 	if s.Path != "" {
-		given = append(given, s.Path)
+		places = append(places, s.Path)
 	}
-	return strings.Join(given, " ")
+	return places
 }
 
 // SocketName is the unit of a domain's own port, of the shared one for "".
@@ -218,19 +212,14 @@ func (s Socket) template() string {
 func (s Socket) dropIn() string {
 	unescaped := strings.NewReplacer("%", "%%") // not a specifier
 	text := fmt.Sprintf("# Made by wgkex-generator from the configuration in %s.\n[Socket]\nListenStream=\n", config.Dir)
-	free := false
-	for _, l := range s.Listen {
-		text += "ListenStream=" + unescaped.Replace(s.stream(l)) + "\n"
-		free = free || l.Addr.IsValid()
-	}
-	if s.Path != "" {
-		text += "ListenStream=" + s.Path + "\n"
+	for _, place := range s.places(s.stream) {
+		text += "ListenStream=" + unescaped.Replace(place) + "\n"
 	}
 	text += fmt.Sprintf("Environment=\"WGKEX_LISTEN=%s\"\n", unescaped.Replace(s.Given()))
 	if s.Device != "" {
 		text += "BindToDevice=" + s.Device + "\n"
 	}
-	if free {
+	if slices.ContainsFunc(s.Listen, func(l config.Listen) bool { return l.Addr.IsValid() }) {
 		// The sockets may start before the address is there.
 		text += "FreeBind=yes\n"
 	}
@@ -278,18 +267,12 @@ func portList(ports []uint16) string {
 // Shown is all places as systemd shows them in the property Listen of a socket, such
 // as "[::]:10012".
 func (s Socket) Shown() []string {
-	var shown []string
-	for _, l := range s.Listen {
-		if l.Addr.IsValid() {
-			shown = append(shown, s.stream(l))
-		} else {
-			shown = append(shown, fmt.Sprintf("[::]:%d", l.Port))
+	return s.places(func(l config.Listen) string {
+		if !l.Addr.IsValid() {
+			return fmt.Sprintf("[::]:%d", l.Port)
 		}
-	}
-	if s.Path != "" {
-		shown = append(shown, s.Path)
-	}
-	return shown
+		return s.stream(l)
+	})
 }
 
 // In reports whether the socket's places are among those that systemd shows.
