@@ -181,6 +181,18 @@ func (m *merge) set(at place, key string, value any, known []string) {
 
 // keys takes the prohibited keys of a file.
 func (m *merge) keys(at place, value any) (keys []address.Key) {
+	m.eachString(at, value, func(i int, text string) {
+		key, err := address.ParseKey(text)
+		if err != nil {
+			m.fail(at.element(i), "prohibited key %q: %v", text, err)
+		}
+		keys = append(keys, key)
+	})
+	return keys
+}
+
+// eachString passes each string of an array on, with its index.
+func (m *merge) eachString(at place, value any, do func(i int, text string)) {
 	list, _ := as[[]any](m, at, value)
 	for i, element := range list {
 		text, ok := element.(string)
@@ -188,13 +200,8 @@ func (m *merge) keys(at place, value any) (keys []address.Key) {
 			m.fail(at, "%s has %s: must be strings in quotation marks", at.path, typeName(element))
 			continue
 		}
-		key, err := address.ParseKey(text)
-		if err != nil {
-			m.fail(at.element(i), "prohibited key %q: %v", text, err)
-		}
-		keys = append(keys, key)
+		do(i, text)
 	}
-	return keys
 }
 
 // element is the place of a string in an array.
@@ -277,16 +284,20 @@ func (m *merge) http(domains map[string]Domain, listens map[string]Listen) (h HT
 	if h.Socket != "" && (!filepath.IsAbs(h.Socket) || filepath.Clean(h.Socket) != h.Socket || len(h.Socket) > maxSocket || !plain(h.Socket, "/_.-")) {
 		m.fail(at("socket"), "http.socket is %q: must be an absolute path of at most %d of A-Z a-z 0-9 _ . - and /", h.Socket, maxSocket)
 	}
-	for _, text := range m.strings("http.trusted_proxies") {
+	proxies, hasProxies := m.settings["http.trusted_proxies"]
+	trust := func(_ int, text string) {
 		prefix, err := netip.ParsePrefix(text)
 		if addr, addrErr := netip.ParseAddr(text); addrErr == nil && addr.Zone() == "" {
 			prefix, err = netip.PrefixFrom(addr, addr.BitLen()), nil
 		}
 		if err != nil || prefix.Addr().Is4In6() {
-			m.fail(at("trusted_proxies"), `http.trusted_proxies has %q: must be addresses or networks, such as "192.0.2.1" or "2001:db8::/64"`, text)
-			continue
+			m.fail(proxies.place, `http.trusted_proxies has %q: must be addresses or networks, such as "192.0.2.1" or "2001:db8::/64"`, text)
+			return
 		}
 		h.TrustedProxies = append(h.TrustedProxies, prefix.Masked())
+	}
+	if hasProxies {
+		m.eachString(proxies.place, proxies.value, trust)
 	}
 	h.DefaultDomain = get(m, "http.default_domain", "")
 	if _, ok := domains[h.DefaultDomain]; !ok && h.DefaultDomain != "" && len(m.unread) == 0 {
@@ -406,24 +417,6 @@ func (m *merge) parseListen(path string, at place, value any) Listen {
 		return Listen{}
 	}
 	return Listen{Port: uint16(n)}
-}
-
-// strings is an array of strings.
-func (m *merge) strings(path string) (texts []string) {
-	s, ok := m.settings[path]
-	if !ok {
-		return nil
-	}
-	list, _ := as[[]any](m, s.place, s.value)
-	for _, element := range list {
-		text, ok := element.(string)
-		if !ok {
-			m.fail(s.place, "%s has %s: must be strings in quotation marks", path, typeName(element))
-			continue
-		}
-		texts = append(texts, text)
-	}
-	return texts
 }
 
 func (m *merge) count(path string, byDefault int) int {
