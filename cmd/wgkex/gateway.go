@@ -43,6 +43,10 @@ func (gateway) HTTPExchange(ctx context.Context, network, address string) (strin
 	return client.ProbeHTTP(ctx, network, address)
 }
 
+func (gateway) Metrics(ctx context.Context, at netip.AddrPort) (int, error) {
+	return client.ProbeMetrics(ctx, at)
+}
+
 func (gateway) Exchange(ctx context.Context, at netip.AddrPort) (string, error) {
 	answer, err := client.Probe(ctx, at)
 	return string(answer), err

@@ -362,6 +362,27 @@ type blind struct{ *model }
 
 func (blind) Listeners() ([]systemd.Listener, error) { return nil, errors.New("no access") }
 
+// The metrics socket follows the configuration as others do.
+func TestApplyMetrics(t *testing.T) {
+	before := domains(map[string]uint16{"a": 10013})
+	m := newModel(before)
+	m.files = domains(map[string]uint16{"a": 10013})
+	for _, c := range []struct {
+		listen []config.Listen
+		want   string
+	}{
+		{[]config.Listen{config.DefaultMetrics}, "start wgkex-metrics.socket (inactive)"},
+		{[]config.Listen{{Port: 9588}}, "restart wgkex-metrics.socket (does not listen on [::]:9588)"},
+		{nil, "stop wgkex-metrics.socket (not in the configuration)"},
+	} {
+		m.files.Metrics.Listen = c.listen
+		done, failed := run(t, m, false)
+		if want := []string{"daemon-reload (the configuration has changed)", c.want}; !slices.Equal(done, want) || failed != nil {
+			t.Errorf("done %q, failed %q, want %q", done, failed, want)
+		}
+	}
+}
+
 // HTTP's sockets are as others, but the one of an interface waits for it.
 func TestApplyHTTP(t *testing.T) {
 	const device, bound = "sys-subsystem-net-devices-w.device", "wgkex-http@w.socket"

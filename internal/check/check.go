@@ -75,6 +75,9 @@ type Gateway interface {
 	// Exchange connects to a port of this gateway, names no domain, and returns
 	// the answer.
 	Exchange(ctx context.Context, at netip.AddrPort) (answer string, err error)
+	// Metrics asks for what is served beside metrics, which costs nothing, and returns
+	// the status of HTTP.
+	Metrics(ctx context.Context, at netip.AddrPort) (status int, err error)
 	// HTTPExchange asks over HTTP, with neither a domain nor a key, and returns the code
 	// of the refusal. Network and address are those of package net.
 	HTTPExchange(ctx context.Context, network, address string) (code string, err error)
@@ -132,10 +135,16 @@ func Run(ctx context.Context, g Gateway, cfg config.Config, where Where, report 
 		}
 		ask(s.Unit, func(u systemd.Unit) findings {
 			if found := socket(s, u, listeners, g.Owner); found.worst() > OK {
+				if s.Metrics {
+					return found.warnings()
+				}
 				return found
 			}
 			at, ok := tryAt(u)
 			switch {
+			case s.Metrics && ok:
+				status, err := g.Metrics(ctx, at)
+				return metrics(s, at, status, err)
 			case s.HTTP && ok:
 				code, err := g.HTTPExchange(ctx, "tcp", at.String())
 				return httpAnswer(s, at.String(), code, err)

@@ -173,6 +173,7 @@ type fake struct {
 	answer    string
 	answerErr error
 	tried     []netip.AddrPort
+	status    int      // the answer of the metrics
 	code      string   // the answer over HTTP
 	asked     []string // where over HTTP
 }
@@ -227,6 +228,11 @@ func (f *fake) Exchange(_ context.Context, at netip.AddrPort) (string, error) {
 	return f.answer, f.answerErr
 }
 
+func (f *fake) Metrics(_ context.Context, at netip.AddrPort) (int, error) {
+	f.asked = append(f.asked, at.String())
+	return f.status, f.answerErr
+}
+
 func (f *fake) HTTPExchange(_ context.Context, network, address string) (string, error) {
 	f.asked = append(f.asked, network+" "+address)
 	return f.code, f.answerErr
@@ -279,6 +285,56 @@ func TestHTTP(t *testing.T) {
 		})
 		if len(got) != 1 || !strings.HasPrefix(got[0], c.want) || !slices.Equal(f.asked, c.asked) {
 			t.Errorf("%s: got %q, asked %q, want %q", c.name, got, f.asked, c.want)
+		}
+	}
+}
+
+// Metrics are asked for, and who else may is said. Without them routers are served
+// all the same.
+func TestMetrics(t *testing.T) {
+	const open = "warning: wgkex-metrics.socket: whoever reaches %s can read the keys and addresses of all routers: set metrics.listen"
+	loopback := netip.MustParseAddrPort("[::1]:9587")
+	for _, c := range []struct {
+		name   string
+		listen []string
+		change func(*fake)
+		want   []string
+	}{
+		{"the gateway alone", []string{"[::1]:9587"}, func(*fake) {}, []string{"ok: wgkex-metrics.socket: active on [::1]:9587"}},
+		{"a network of one's own", []string{"[::1]:9587", "10.0.0.1:9587", "[fd00::1]:9587"}, func(*fake) {}, []string{"ok: wgkex-metrics.socket: active on [::1]:9587 and 10.0.0.1:9587 and [fd00::1]:9587"}},
+		{"the internet", []string{"[::1]:9587", "192.0.2.1:9587"}, func(*fake) {}, []string{strings.Replace(open, "%s", "192.0.2.1:9587", 1), "ok: wgkex-metrics.socket: active on [::1]:9587 and 192.0.2.1:9587"}},
+		{"everywhere", []string{"[::]:9587"}, func(*fake) {}, []string{strings.Replace(open, "%s", "port 9587", 1), "ok: wgkex-metrics.socket: active on port 9587"}},
+		{"no answer", []string{"[::1]:9587"}, func(f *fake) { f.answerErr = errors.New("EOF") }, []string{"warning: wgkex-metrics.socket: no answer at [::1]:9587: EOF: see"}},
+		{"another answer", []string{"[::1]:9587"}, func(f *fake) { f.status = 503 }, []string{"warning: wgkex-metrics.socket answers with status 503: see"}},
+		{"a port that is taken", []string{"[::1]:9587"}, func(f *fake) {
+			u := f.units[units.MetricsSocket]
+			u.Active = "failed"
+			f.units[units.MetricsSocket] = u
+		}, []string{"warning: wgkex-metrics.socket is failed, since port 9587 is taken by"}},
+		{"masked", []string{"[::1]:9587"}, func(f *fake) { f.units[units.MetricsSocket] = systemd.Unit{Load: "masked"} }, []string{"warning: wgkex-metrics.socket is masked"}},
+	} {
+		f := newFake()
+		f.status = 200
+		cfg := config.Config{Domains: map[string]config.Domain{"ffww01": ffww01}}
+		for _, text := range c.listen {
+			l, err := config.ParseListen(text)
+			if err != nil {
+				t.Fatal(err)
+			}
+			cfg.Metrics.Listen = append(cfg.Metrics.Listen, l)
+			f.listeners = append(f.listeners, systemd.Listener{Addr: netip.MustParseAddrPort(text), Systemd: true})
+		}
+		f.units[units.MetricsSocket] = systemd.Unit{Active: "active", Listen: c.listen}
+		c.change(f)
+		var got []Finding
+		Run(t.Context(), f, cfg, where, func(one Finding) {
+			if strings.Contains(one.Text, "wgkex-metrics") {
+				got = append(got, one)
+			}
+		})
+		t.Run(c.name, func(t *testing.T) { want(t, got, c.want...) })
+		if asked := []string{loopback.String()}; f.asked != nil && !slices.Equal(f.asked, asked) {
+			t.Errorf("%s: asked %q", c.name, f.asked)
 		}
 	}
 }

@@ -11,7 +11,7 @@ import (
 	"wgkex/internal/config"
 )
 
-const goodText = "[domains.ffww01]\nwireguard = 'wgww01'\nvxlan = 'vxww01'\nlisten = 10013\n"
+const goodText = "[domains.ffww01]\nwireguard = 'wgww01'\nvxlan = 'vxww01'\nlisten = 10013\n[metrics]\nenabled = false\n"
 
 // newChecker makes a checker of a configuration with this text, which is that of
 // the last daemon-reload, too, and of a gateway in order.

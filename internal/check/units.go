@@ -3,6 +3,7 @@ package check
 import (
 	"errors"
 	"fmt"
+	"net/http"
 	"net/netip"
 	"slices"
 	"strings"
@@ -106,6 +107,37 @@ func httpAnswer(s units.Socket, at, code string, err error) findings {
 	}
 	return found
 }
+
+// warnings are the same findings where none keeps routers from being served.
+func (f findings) warnings() findings {
+	for i := range f {
+		f[i].Level = min(f[i].Level, Warning)
+	}
+	return f
+}
+
+// metrics is about the metrics socket, which was asked at one of its places.
+func metrics(s units.Socket, at netip.AddrPort, status int, err error) findings {
+	var found findings
+	switch {
+	case err != nil:
+		found.add(Warning, "%s: no answer at %s: %v: see journalctl -u 'wgkex-metrics@*'", s.Unit, at, err)
+		return found
+	case status != http.StatusOK:
+		found.add(Warning, "%s answers with status %d: see journalctl -u 'wgkex-metrics@*'", s.Unit, status)
+		return found
+	}
+	for _, l := range s.Listen {
+		if !limited(l.Addr) {
+			found.add(Warning, "%s: whoever reaches %s can read the keys and addresses of all routers: set metrics.listen to an address that the internet does not reach, or let the gateway's firewall close the port", s.Unit, l.Where())
+		}
+	}
+	found.add(OK, "%s: active on %s", s.Unit, s.Where())
+	return found
+}
+
+// limited reports whether the internet does not reach the address.
+func limited(a netip.Addr) bool { return a.IsLoopback() || a.IsPrivate() || a.IsLinkLocalUnicast() }
 
 // noInterface is about a socket that is bound to an interface that is not there.
 func noInterface(s units.Socket) findings {

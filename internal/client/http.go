@@ -7,8 +7,25 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/netip"
 	"strings"
 )
+
+// ProbeMetrics asks a port of this gateway where metrics are served for what costs
+// nothing, and returns the status of HTTP.
+func ProbeMetrics(ctx context.Context, at netip.AddrPort) (status int, err error) {
+	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
+	defer cancel()
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+at.String()+"/", nil)
+	if err != nil {
+		return 0, err
+	}
+	response, err := (&http.Transport{DisableKeepAlives: true}).RoundTrip(request)
+	if err != nil {
+		return 0, err
+	}
+	return response.StatusCode, response.Body.Close()
+}
 
 // ProbeHTTP names neither a domain nor a key over HTTP, which is refused, and returns
 // the code of that. The network and the address are those of package net.

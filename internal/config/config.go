@@ -52,8 +52,20 @@ type Config struct {
 	// Domains by name.
 	Domains map[string]Domain
 	HTTP    HTTP
+	Metrics Metrics
 	Gateway Gateway
 }
+
+// Metrics is the configuration of wgkex-metrics.socket.
+type Metrics struct {
+	// Listen is where it listens, empty for nowhere. Where there are domains it is
+	// DefaultMetrics, unless the files say otherwise.
+	Listen []Listen
+}
+
+// DefaultMetrics is where metrics are served that the files say nothing about: only
+// programs of the gateway reach it.
+var DefaultMetrics = Listen{Addr: netip.IPv6Loopback(), Port: 9587}
 
 // HTTP is the configuration of wgkex-http.service.
 type HTTP struct {
@@ -257,6 +269,7 @@ func (c Config) TOML() ([]byte, error) {
 	top["domains"] = domains
 	for name, table := range map[string]map[string]any{
 		"http":    c.HTTP.table(),
+		"metrics": c.Metrics.table(len(c.Domains) > 0),
 		"gateway": notEmpty(map[string]string{"name": c.Gateway.Name, "address": c.Gateway.Address}),
 	} {
 		if len(table) > 0 {
@@ -271,14 +284,28 @@ func (h HTTP) table() map[string]any {
 	if len(h.TrustedProxies) > 0 {
 		table["trusted_proxies"] = h.TrustedProxies
 	}
-	var listen []any
-	for _, l := range h.Listen {
-		listen = append(listen, l.value())
-	}
-	if listen != nil {
-		table["listen"] = listen
+	putListens(table, h.Listen)
+	return table
+}
+
+// table is empty where nothing has to be said; there are domains or not.
+func (m Metrics) table(domains bool) map[string]any {
+	table := map[string]any{}
+	putListens(table, m.Listen)
+	if m.Listen == nil && domains {
+		table["enabled"] = false
 	}
 	return table
+}
+
+func putListens(table map[string]any, listens []Listen) {
+	var values []any
+	for _, l := range listens {
+		values = append(values, l.value())
+	}
+	if values != nil {
+		table["listen"] = values
+	}
 }
 
 // notEmpty is a table of those that are set.

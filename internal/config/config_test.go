@@ -2,6 +2,7 @@ package config
 
 import (
 	"errors"
+	"fmt"
 	"io/fs"
 	"net/netip"
 	"os"
@@ -68,6 +69,7 @@ domains.ffww02 = { wireguard = "wgww02", vxlan = "vxww02", addresses = "ffmuc", 
 			Listen: []Listen{{Port: 80}, listen(t, "[fe80::1]:81%wgww02")}, Socket: "/run/wgkex/http.sock",
 			TrustedProxies: []netip.Prefix{netip.MustParsePrefix("::1/128"), netip.MustParsePrefix("10.0.0.0/8")}, DefaultDomain: "ffww02",
 		},
+		Metrics: Metrics{Listen: []Listen{listen(t, "[::1]:9587")}},
 		Gateway: Gateway{Name: "gw01", Address: "gw01.example.org"},
 	}
 	if !reflect.DeepEqual(c, want) {
@@ -113,6 +115,39 @@ func listen(t *testing.T, s string) Listen {
 		t.Fatal(err)
 	}
 	return l
+}
+
+// Metrics are served on the gateway alone where there are domains, unless the files say
+// otherwise, and what the generator writes says the same.
+func TestMetrics(t *testing.T) {
+	for _, c := range []struct{ text, want string }{
+		{"", ""},
+		{domain1, "[::1]:9587"},
+		{domain1 + "[metrics]\nenabled = true\n", "[::1]:9587"},
+		{domain1 + "[metrics]\nenabled = false\n", ""},
+		{domain1 + "[metrics]\nenabled = false\nlisten = 9100\n", ""},
+		{domain1 + "[metrics]\nlisten = 9100\n", "9100"},
+		{"[metrics]\nlisten = 9100\n", "9100"},
+		{"listen = 9587\n" + domain1 + "[metrics]\nlisten = [9100, '192.0.2.1:9588']\n", "9100 192.0.2.1:9588"},
+		{"listen = '192.0.2.1:9587'\n" + domain1, "[::1]:9587"},
+	} {
+		cfg, err := Load(write(t, map[string]string{"wgkex.toml": c.text}))
+		if err != nil {
+			t.Errorf("%q: %v", c.text, err)
+			continue
+		}
+		got := strings.Trim(fmt.Sprint(cfg.Metrics.Listen), "[]")
+		if want := strings.Trim(c.want, "[]"); got != want {
+			t.Errorf("%q: on %q, want %q", c.text, got, want)
+		}
+		text, err := cfg.TOML()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if back, err := Load(write(t, map[string]string{"wgkex.toml": string(text)})); err != nil || !reflect.DeepEqual(back, cfg) {
+			t.Errorf("%q: back %+v, %v, from\n%s", c.text, back, err, text)
+		}
+	}
 }
 
 func TestServes(t *testing.T) {
@@ -229,6 +264,9 @@ func TestLoadErrors(t *testing.T) {
 		"http, domain":       {main: "[http]\nlisten = 80\ndefault_domain = 'x'\n" + domain1, want: []string{`wgkex.toml:3: http.default_domain is "x": there is no such domain`}},
 		"http, twice":        {main: "http.listen = 80", extra: "http.listen = 81", want: []string{"conf.d/10.toml:1: http.listen is already set at DIR/wgkex.toml:1"}},
 		"tables":             {main: "http = 1\ngateway = 'gw01'", want: []string{"wgkex.toml:1: http is a whole number: must be a table", "wgkex.toml:2: gateway is a string in quotation marks: must be a table"}},
+		"metrics":            {main: "[metrics]\nlisten = []\nenabled = 'no'\nport = 1\n", want: []string{"wgkex.toml:2: metrics.listen is empty", "wgkex.toml:3: metrics.enabled is a string in quotation marks: must be a truth value", "wgkex.toml:4: unknown key metrics.port"}},
+		"metrics, default":   {main: "listen = 9587\n" + domain1, want: []string{"wgkex.toml:1: port 9587 is taken by metrics, unless metrics.listen is set: [::1]:9587"}},
+		"metrics, taken":     {main: "listen = 5\n" + domain1, extra: "metrics.listen = '[::1]:5'", want: []string{"conf.d/10.toml:1: [::1]:5 of metrics.listen is already taken by listen, port 5"}},
 		"gateway":            {main: "[gateway]\nname = 'a/b'\naddress = '192.0.2.1:80'", want: []string{`wgkex.toml:2: gateway.name is "a/b"`, `wgkex.toml:3: gateway.address is "192.0.2.1:80"`}},
 
 		"same address":       {main: "listen = 6\n" + domain1 + "listen = '192.0.2.1:5'", extra: "[domains.b]\nlisten = '192.0.2.1:5'\nwireguard = 'a'\nvxlan='b'", want: []string{"conf.d/10.toml:2: 192.0.2.1:5 of domain b is already taken by domains.ffww01.listen, 192.0.2.1:5"}},

@@ -20,9 +20,10 @@ import (
 
 // The keys that there are.
 var (
-	topKeys     = []string{"listen", "reply", "prohibited_keys", "domains", "http", "gateway"}
+	topKeys     = []string{"listen", "reply", "prohibited_keys", "domains", "http", "metrics", "gateway"}
 	domainKeys  = []string{"wireguard", "vxlan", "listen", "addresses", "max_peers", "max_pending", "stale_after"}
 	httpKeys    = []string{"listen", "socket", "trusted_proxies", "default_domain"}
+	metricsKeys = []string{"listen", "enabled"}
 	gatewayKeys = []string{"name", "address"}
 )
 
@@ -103,6 +104,8 @@ func (m *merge) config() Config {
 				m.domainTables(s.path, value, domains)
 			case "http":
 				m.table(s.path, key, value, httpKeys)
+			case "metrics":
+				m.table(s.path, key, value, metricsKeys)
 			case "gateway":
 				m.table(s.path, key, value, gatewayKeys)
 			default:
@@ -128,6 +131,7 @@ func (m *merge) config() Config {
 		c.Domains[name] = m.domain(name, domains[name], listens, interfaces)
 	}
 	c.HTTP = m.http(c.Domains, listens)
+	c.Metrics = m.metrics(c.Domains, listens)
 	c.Gateway = m.gateway()
 	return c
 }
@@ -340,6 +344,25 @@ func (m *merge) listens(path string, taken map[string]Listen) (all []Listen) {
 		}
 	}
 	return all
+}
+
+// metrics checks where metrics are served.
+func (m *merge) metrics(domains map[string]Domain, listens map[string]Listen) (c Metrics) {
+	enabled := get(m, "metrics.enabled", true)
+	_, isSet := m.settings["metrics.listen"]
+	switch {
+	case !enabled:
+	case isSet:
+		c.Listen = m.listens("metrics.listen", listens)
+	case len(domains) > 0:
+		c.Listen = []Listen{DefaultMetrics}
+		for _, path := range slices.Sorted(maps.Keys(listens)) {
+			if l := listens[path]; l.Overlaps(DefaultMetrics) && len(m.unread) == 0 {
+				m.fail(m.settings[path].place, "%s is taken by metrics, unless metrics.listen is set: %s", l.Where(), DefaultMetrics)
+			}
+		}
+	}
+	return c
 }
 
 // gateway checks how this gateway is called.

@@ -50,7 +50,7 @@ func (p Prepare) Run(ctx context.Context, unit, given string) error {
 			p.complain("%s is taken by another program or unit (ss -ltnp 'sport = :%d')", at.Where(), at.Port)
 		}
 	}
-	if !s.HTTP { // which asks others
+	if !s.HTTP && !s.Metrics { // HTTP asks others, and metrics can wait
 		p.refreshAll(ctx, s.Domain)
 	}
 	return nil
@@ -91,6 +91,8 @@ func missing(cfg config.Config, unit string) error {
 			return fmt.Errorf("domain %s is not in the configuration: add [domains.%[1]s] to %s/%s or a file in %[2]s/conf.d", domain, config.Dir, config.File)
 		}
 		what, key = "domain "+domain+" has no port of its own", "domains."+domain+".listen"
+	} else if unit == units.MetricsSocket {
+		what, key = "metrics are off", "metrics.listen"
 	} else if unit == units.HTTPName("") {
 		what, key = "HTTP has no port and no UNIX socket", "http.listen"
 	} else if device, bound := instance(unit, units.HTTPName("")); bound {

@@ -37,6 +37,7 @@ func newBench(t *testing.T) *bench {
 	e := config.Domain{Name: "e", WireGuard: "we", VXLAN: "ve"}
 	cfg := config.Config{Listen: config.Listen{Port: 10012}, Domains: map[string]config.Domain{"d": d, "e": e}}
 	cfg.HTTP = config.HTTP{Listen: []config.Listen{{Port: 8080}, {Addr: netip.MustParseAddr("fe80::1%w"), Port: 80}}, Socket: "/run/h"}
+	cfg.Metrics = config.Metrics{Listen: []config.Listen{config.DefaultMetrics}}
 	b.files = cfg
 	b.Prepare = Prepare{
 		Effective: cfg,
@@ -92,6 +93,9 @@ func TestMayListen(t *testing.T) {
 		{"broken files", func(b *bench) { b.filesErr = errors.New("broken") }, "x", "", noDomain, 0},
 		{"broken files do not matter", func(b *bench) { b.filesErr = errors.New("broken") }, "d", "192.0.2.1:10013", "", 1},
 		{"HTTP", nil, "http", "8080 /run/h", "", 0},
+		{"metrics", nil, "metrics", "[::1]:9587", "", 0},
+		{"metrics elsewhere", nil, "metrics", "9587", fmt.Sprintf(changed, "wgkex-metrics.socket"), 0},
+		{"no metrics", func(b *bench) { b.Effective.Metrics.Listen, b.files.Metrics.Listen = nil, nil }, "metrics", "", "metrics are off: set metrics.listen in /etc/wgkex/wgkex.toml or a file in /etc/wgkex/conf.d", 0},
 		{"HTTP of an interface", nil, "http@w", "[fe80::1]:80%w", "", 0},
 		{"HTTP elsewhere", nil, "http", "8080", fmt.Sprintf(changed, "wgkex-http.socket"), 0},
 		{"HTTP of another interface", nil, "http@v", "", "HTTP has no address on interface v: set http.listen in /etc/wgkex/wgkex.toml or a file in /etc/wgkex/conf.d", 0},
@@ -105,7 +109,7 @@ func TestMayListen(t *testing.T) {
 			}
 			got := ""
 			unit := units.SocketName(c.socket)
-			if strings.HasPrefix(c.socket, "http") {
+			if strings.HasPrefix(c.socket, "http") || c.socket == "metrics" {
 				unit = "wgkex-" + c.socket + ".socket"
 			}
 			if err := b.Run(t.Context(), unit, c.at); err != nil {

@@ -21,6 +21,8 @@ import (
 const (
 	// Target pulls in all that the configuration asks for.
 	Target = "wgkex.target"
+	// MetricsSocket is where metrics are served.
+	MetricsSocket = "wgkex-metrics.socket"
 	// LocalSocket is where programs of the gateway ask for exchanges. It is wanted
 	// where there are domains.
 	LocalSocket = "wgkex-local.socket"
@@ -46,6 +48,8 @@ type Socket struct {
 	// HTTP says that HTTP is spoken, Path is that of its UNIX socket, if it has one.
 	HTTP bool
 	Path string
+	// Metrics says that metrics are served there, and no exchange.
+	Metrics bool
 	// Device is the interface that an HTTP socket is bound to, empty for none. All
 	// that it listens on are link-local addresses of the interface then.
 	Device string
@@ -78,6 +82,9 @@ func Sockets(c config.Config) []Socket {
 	for _, device := range slices.Sorted(maps.Keys(devices)) {
 		sockets = append(sockets, devices[device])
 	}
+	if c.Metrics.Listen != nil {
+		sockets = append(sockets, Socket{Unit: MetricsSocket, Metrics: true, Listen: c.Metrics.Listen})
+	}
 	return sockets
 }
 
@@ -95,6 +102,9 @@ type Limits struct {
 func LimitsOf(c config.Config) (limits Limits) {
 	for _, s := range Sockets(c) {
 		for _, l := range s.Listen {
+			if l.Addr.IsLoopback() && s.Metrics {
+				continue // what comes from the gateway is not limited
+			}
 			limits.Ports = append(limits.Ports, l.Port)
 			switch {
 			case s.Device != "":
@@ -138,7 +148,7 @@ func (l Limits) String() string {
 }
 
 // Patterns match the units that the configuration makes run or not.
-var Patterns = []string{SocketName(""), SocketName("*"), HTTPName(""), HTTPName("*"), LocalSocket, TimerName("*")}
+var Patterns = []string{SocketName(""), SocketName("*"), HTTPName(""), HTTPName("*"), MetricsSocket, LocalSocket, TimerName("*")}
 
 // HTTPName is the unit of the addresses on an interface, of all others for "".
 func HTTPName(device string) string {

@@ -20,7 +20,7 @@ func TestWrite(t *testing.T) {
 	}, HTTP: config.HTTP{
 		Listen: []config.Listen{listen("[fe80::1%wg3]:80"), {Port: 8080}, listen("[fe80::2%wg3]:80"), listen("192.0.2.1:80"), listen("[fe80::1%wg-02]:81")},
 		Socket: "/run/wgkex/http.sock",
-	}}, dir); err != nil {
+	}, Metrics: config.Metrics{Listen: []config.Listen{config.DefaultMetrics, listen("10.0.0.1:9587")}}}, dir); err != nil {
 		t.Fatal(err)
 	}
 	got := map[string]string{}
@@ -44,6 +44,8 @@ func TestWrite(t *testing.T) {
 		"wgkex@ffww-01.de.socket.d/" + DropIn:                                             "[Socket]\nListenStream=\nListenStream=192.0.2.1:10013\nEnvironment=\"WGKEX_LISTEN=192.0.2.1:10013\"\nFreeBind=yes\n",
 		"wgkex@ffww03.socket.d/" + DropIn:                                                 "[Socket]\nListenStream=\nListenStream=[fe80::1]:10013%%eth0\nEnvironment=\"WGKEX_LISTEN=[fe80::1]:10013%%eth0\"\nFreeBind=yes\n",
 		"wgkex-http.socket.d/" + DropIn:                                                   "[Socket]\nListenStream=\nListenStream=8080\nListenStream=192.0.2.1:80\nListenStream=/run/wgkex/http.sock\nEnvironment=\"WGKEX_LISTEN=8080 192.0.2.1:80 /run/wgkex/http.sock\"\nFreeBind=yes\n",
+		"wgkex-metrics.socket.d/" + DropIn:                                                "[Socket]\nListenStream=\nListenStream=[::1]:9587\nListenStream=10.0.0.1:9587\nEnvironment=\"WGKEX_LISTEN=[::1]:9587 10.0.0.1:9587\"\nFreeBind=yes\n",
+		"wgkex.target.wants/wgkex-metrics.socket":                                         "/usr/lib/systemd/system/wgkex-metrics.socket",
 		"wgkex-http@wg3.socket.d/" + DropIn:                                               "[Socket]\nListenStream=\nListenStream=[fe80::1]:80\nListenStream=[fe80::2]:80\nEnvironment=\"WGKEX_LISTEN=[fe80::1]:80%%wg3 [fe80::2]:80%%wg3\"\nBindToDevice=wg3\nFreeBind=yes\n",
 		"wgkex-http@wg-02.socket.d/" + DropIn:                                             "[Socket]\nListenStream=\nListenStream=[fe80::1]:81\nEnvironment=\"WGKEX_LISTEN=[fe80::1]:81%%wg-02\"\nBindToDevice=wg-02\nFreeBind=yes\n",
 		"wgkex.target.wants/wgkex-http.socket":                                            "/usr/lib/systemd/system/wgkex-http.socket",
@@ -51,7 +53,7 @@ func TestWrite(t *testing.T) {
 		"wgkex.target.wants/wgkex-http-bind@wg-02.service":                                "/usr/lib/systemd/system/wgkex-http-bind@.service",
 		"sys-subsystem-net-devices-wg3.device.wants/wgkex-http-bind@wg3.service":          "/usr/lib/systemd/system/wgkex-http-bind@.service",
 		`sys-subsystem-net-devices-wg\x2d02.device.wants/wgkex-http-bind@wg-02.service`:   "/usr/lib/systemd/system/wgkex-http-bind@.service",
-		"wgkex-firewall.service.d/" + DropIn:                                              "[Unit]\nBefore=wgkex.socket wgkex@ffww-01.de.socket wgkex@ffww03.socket wgkex-http.socket wgkex-http@wg-02.socket wgkex-http@wg3.socket\n[Service]\nEnvironment=\"WGKEX_PORTS={ 80, 81, 8080, 10012, 10013 }\" \"WGKEX_TUNNEL_PORTS={ 80, 81, 8080 }\" \"WGKEX_INTERFACES={ \\\"wg-02\\\", \\\"wg3\\\" }\"\n",
+		"wgkex-firewall.service.d/" + DropIn:                                              "[Unit]\nBefore=wgkex.socket wgkex@ffww-01.de.socket wgkex@ffww03.socket wgkex-http.socket wgkex-http@wg-02.socket wgkex-http@wg3.socket wgkex-metrics.socket\n[Service]\nEnvironment=\"WGKEX_PORTS={ 80, 81, 8080, 9587, 10012, 10013 }\" \"WGKEX_TUNNEL_PORTS={ 80, 81, 8080 }\" \"WGKEX_INTERFACES={ \\\"wg-02\\\", \\\"wg3\\\" }\"\n",
 		"wgkex.target.wants/wgkex-cleanup@ffww02.timer":                                   "/usr/lib/systemd/system/wgkex-cleanup@.timer",
 		"wgkex.target.wants/wgkex-cleanup@ffww-01.de.timer":                               "/usr/lib/systemd/system/wgkex-cleanup@.timer",
 		"wgkex.target.wants/wgkex.socket":                                                 "/usr/lib/systemd/system/wgkex.socket",
@@ -103,6 +105,9 @@ func TestLimits(t *testing.T) {
 	none := Limits{Ports: []uint16{0}, TunnelPorts: []uint16{0}, Interfaces: []string{"lo"}}
 	if got := LimitsOf(config.Config{HTTP: config.HTTP{Socket: "/run/h"}}); !got.Equal(none) || got.String() != "ports [0]" {
 		t.Errorf("without ports: %s", got)
+	}
+	if got := LimitsOf(config.Config{Metrics: config.Metrics{Listen: []config.Listen{config.DefaultMetrics}}}); !got.Equal(none) {
+		t.Errorf("metrics of the gateway alone: %s", got)
 	}
 	got := LimitsOf(config.Config{Listen: config.Listen{Port: 2}, HTTP: config.HTTP{Listen: []config.Listen{{Port: 1}, listen("[::1]:2"), listen("[fe80::1%w]:3"), listen("[fe80::1%v]:3")}}})
 	if want := "ports [1 2 3], in tunnels [1 3] of [v w]"; got.String() != want || got.Equal(none) {
