@@ -21,7 +21,8 @@ func goList(t *testing.T, format string, args ...string) []string {
 // layers are the packages in the order in which they may import: each only what
 // is in a line below its own. docs/architecture.md shows the same.
 var layers = [][]string{
-	{"cmd/wgkex", "cmd/wgkex-handler", "cmd/wgkex-cleanup", "cmd/wgkex-generator", "cmd/wgkex-local", "cmd/wgkex-restore", "cmd/wgkex-http"},
+	{"cmd/wgkex", "cmd/wgkex-handler", "cmd/wgkex-cleanup", "cmd/wgkex-generator", "cmd/wgkex-local", "cmd/wgkex-restore", "cmd/wgkex-http", "cmd/wgkex-metrics"},
+	{"internal/metrics"},
 	{"internal/serve", "internal/apply", "internal/check", "internal/status", "internal/prepare", "internal/generator", "internal/httpd"},
 	{"internal/exchange", "internal/cleanup", "internal/restore", "internal/units", "internal/systemd"},
 	{"internal/domain"},
@@ -58,9 +59,9 @@ func TestImports(t *testing.T) {
 		importers []string
 		forbidden []string
 	}{
-		{slices.Concat(layers[5:]...), []string{"os/exec", "golang.org/x/sys", "github.com"}},
-		{slices.Concat(layers[6:]...), []string{"net/http"}}, // which internal/httpapi is about
-		{slices.Concat(layers[:4]...), []string{"github.com/vishvananda/netlink", "golang.zx2c4.com/wireguard"}},
+		{slices.Concat(layers[6:]...), []string{"os/exec", "golang.org/x/sys", "github.com"}},
+		{slices.Concat(layers[7:]...), []string{"net/http"}}, // which internal/httpapi is about
+		{slices.Concat(layers[:5]...), []string{"github.com/vishvananda/netlink", "golang.zx2c4.com/wireguard"}},
 		{slices.Concat(layers...), []string{"os/exec"}},
 	} {
 		for _, importer := range c.importers {
@@ -82,10 +83,16 @@ func TestModules(t *testing.T) {
 		"github.com/pelletier/go-toml/v2", "github.com/vishvananda/netlink", "github.com/vishvananda/netns",
 		"golang.org/x/crypto", "golang.org/x/net", "golang.org/x/sync", "golang.org/x/sys", "golang.zx2c4.com/wireguard/wgctrl", "wgkex",
 	}
+	prometheus := []string{
+		"github.com/beorn7/perks", "github.com/cespare/xxhash/v2", "github.com/godbus/dbus/v5", "github.com/munnerz/goautoneg",
+		"github.com/prometheus/client_golang", "github.com/prometheus/client_model", "github.com/prometheus/common", "github.com/prometheus/procfs",
+		"google.golang.org/protobuf",
+	}
 	for program, want := range map[string][]string{
 		"wgkex-handler":   netlink,
 		"wgkex-cleanup":   netlink,
 		"wgkex-local":     netlink,
+		"wgkex-metrics":   slices.Sorted(slices.Values(slices.Concat(netlink, prometheus))),
 		"wgkex-restore":   netlink,
 		"wgkex-http":      {"github.com/coreos/go-systemd/v22", "github.com/pelletier/go-toml/v2", "golang.org/x/sys", "wgkex"},
 		"wgkex-generator": {"github.com/coreos/go-systemd/v22", "github.com/pelletier/go-toml/v2", "golang.org/x/sys", "wgkex"},

@@ -20,7 +20,7 @@ func main() {
 		SilenceErrors: true,
 	}
 	root.SetVersionTemplate("{{.Version}}\n")
-	root.AddCommand(addCommand(), applyCommand(), checkCommand(), deriveCommand(), prepareCommand(), registerCommand(),
+	root.AddCommand(addCommand(), applyCommand(), checkCommand(), deriveCommand(), metricsCommand(), prepareCommand(), registerCommand(),
 		removeCommand(), restoreCommand(), saveCommand(), statusCommand(), versionCommand())
 	root.InitDefaultHelpCmd()
 	root.InitDefaultCompletionCmd()

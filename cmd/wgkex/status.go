@@ -1,7 +1,6 @@
 package main
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"time"
@@ -34,9 +33,7 @@ func statusCommand() *cobra.Command {
 			warn := func(err error) { fmt.Fprintf(cmd.ErrOrStderr(), "wgkex: %v\n", err) }
 			all, err := status.Source{Host: domain.System, Units: systemd.Units, Warn: warn}.Collect(cmd.Context(), cfg, domains)
 			if asJSON {
-				encoder := json.NewEncoder(cmd.OutOrStdout())
-				encoder.SetIndent("", "  ")
-				return errors.Join(err, encoder.Encode(all))
+				return errors.Join(err, all.WriteJSON(cmd.OutOrStdout()))
 			}
 			return errors.Join(err, status.Print(cmd.OutOrStdout(), all, time.Now(), wide))
 		},

@@ -151,7 +151,7 @@ func (s Source) Collect(ctx context.Context, cfg config.Config, domains []config
 // socketsOf is the sockets on which some of the domains are served.
 func socketsOf(cfg config.Config, domains []config.Domain) []units.Socket {
 	return slices.DeleteFunc(units.Sockets(cfg), func(s units.Socket) bool {
-		if s.HTTP { // systemd does not take its connections
+		if s.HTTP || s.Metrics { // systemd does not take those of HTTP, and no exchange is served on the other
 			return true
 		}
 		return s.Domain != "" && !slices.ContainsFunc(domains, func(d config.Domain) bool { return d.Name == s.Domain })
@@ -197,6 +197,32 @@ func (s Source) domain(ctx context.Context, c config.Domain) (read Domain, err e
 	return read, err
 }
 
+// head is what is known of a domain without its peers.
+func (s Source) head(c config.Domain) Domain {
+	d := Domain{
+		Domain: c.Name, WireGuard: c.WireGuard, VXLAN: c.VXLAN,
+		MaxPeers: c.MaxPeers, MaxPending: c.MaxPending, StaleAfter: c.StaleAfter,
+	}
+	switch file, err := s.Host.Saved(c.Name); {
+	case err == nil:
+		d.Saved = &Saved{At: file.Saved, Peers: len(file.Peers)}
+	case !errors.Is(err, fs.ErrNotExist):
+		s.Warn(fmt.Errorf("saved peers: %w", domain.Privileged(err)))
+	}
+	return d
+}
+
+// know takes what a state tells beside its peers.
+func (d *Domain) know(state *domain.State, now time.Time, sinceBoot time.Duration) {
+	d.Counts = state.Counts
+	if state.Step != 0 {
+		d.ClockStep = &ClockStep{At: now.Add(state.StepAt - sinceBoot), Seconds: state.Step.Seconds()}
+	}
+	if state.RestoredAt != 0 {
+		d.Restored = &Saved{At: now.Add(state.RestoredAt - sinceBoot), Peers: state.RestoredPeers}
+	}
+}
+
 func (s Source) read(c config.Domain, d *domain.Domain) (read Domain, err error) {
 	survey, err := d.Refresh(nil)
 	if err != nil {
@@ -206,23 +232,10 @@ func (s Source) read(c config.Domain, d *domain.Domain) (read Domain, err error)
 	if err != nil {
 		return read, err
 	}
-	read = Domain{
-		Domain: c.Name, WireGuard: c.WireGuard, VXLAN: c.VXLAN, Counts: state.Counts,
-		MaxPeers: c.MaxPeers, MaxPending: c.MaxPending, StaleAfter: c.StaleAfter, Peers: make([]Peer, len(survey.Peers)),
-	}
+	read = s.head(c)
+	read.Peers = make([]Peer, len(survey.Peers))
 	now, sinceBoot := s.Host.Now(), s.Host.SinceBoot()
-	if state.Step != 0 {
-		read.ClockStep = &ClockStep{At: now.Add(state.StepAt - sinceBoot), Seconds: state.Step.Seconds()}
-	}
-	if state.RestoredAt != 0 {
-		read.Restored = &Saved{At: now.Add(state.RestoredAt - sinceBoot), Peers: state.RestoredPeers}
-	}
-	switch file, err := s.Host.Saved(c.Name); {
-	case err == nil:
-		read.Saved = &Saved{At: file.Saved, Peers: len(file.Peers)}
-	case !errors.Is(err, fs.ErrNotExist):
-		s.Warn(fmt.Errorf("saved peers: %w", domain.Privileged(err)))
-	}
+	read.know(state, now, sinceBoot)
 	for i, p := range survey.Peers {
 		record := survey.Records[i]
 		row := Peer{

@@ -340,6 +340,33 @@ func TestBusyDomain(t *testing.T) {
 	})
 }
 
+// An Overview has what is known without the peers of such a domain, and counts the
+// peers of the others without listing them.
+func TestOverview(t *testing.T) {
+	b := newBench(t)
+	b.AddRouter(domaintest.Key(1))
+	b.AddStatic(domaintest.Key(2), "fd00::/64")
+	b.count("d", outcome.OK)
+	b.Pass(OverviewAge)
+	all := b.Overview(t.Context(), b.cfg)
+	d := all.Domains[0]
+	if want := map[policy.State]int{policy.StatePending: 1, policy.StateStatic: 1}; d.Err != nil || !reflect.DeepEqual(d.States, want) || d.Peers != nil || d.Counts.Peers != 1 {
+		t.Errorf("got %+v", d)
+	}
+	if n := len(all.Sockets); n != 3 || all.Sockets[2].Unit != "wgkex-local.socket" || d.Cleanup == nil || d.Restore == nil {
+		t.Errorf("got %+v, %+v", all.Sockets, d)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
+	defer cancel()
+	b.Source.Units = noSystemd
+	b.Use(func(*domain.Domain) {
+		all := b.Overview(ctx, b.cfg)
+		if d := all.Domains[0]; !errors.Is(d.Err, context.DeadlineExceeded) || d.States != nil || d.Results[outcome.OK] != 1 || d.MaxPeers != 10 || d.Cleanup != nil || all.Sockets != nil {
+			t.Errorf("got %+v", all)
+		}
+	})
+}
+
 func TestClockStep(t *testing.T) {
 	b := newBench(t)
 	b.Pass(time.Minute)

@@ -3,6 +3,7 @@ package status
 import (
 	"bytes"
 	"cmp"
+	"encoding/json"
 	"fmt"
 	"io"
 	"slices"
@@ -50,8 +51,15 @@ func Print(w io.Writer, all Status, now time.Time, wide bool) error {
 	return err
 }
 
-// states are all of them, in the order in which they are shown.
-var states = []policy.State{
+// WriteJSON writes the Status as JSON. The error is that of w.
+func (s Status) WriteJSON(w io.Writer) error {
+	encoder := json.NewEncoder(w)
+	encoder.SetIndent("", "  ")
+	return encoder.Encode(s)
+}
+
+// States are all of them, in the order in which they are shown.
+var States = []policy.State{
 	policy.StateLive, policy.StateIdle, policy.StateStale, policy.StateRestored, policy.StatePending, policy.StateLeftOver, policy.StateStatic,
 }
 
@@ -66,7 +74,7 @@ func statesText(peers []Peer) string {
 		counts[p.State]++
 	}
 	var parts []string
-	for _, s := range states {
+	for _, s := range States {
 		if counts[s] > 0 {
 			parts = append(parts, fmt.Sprintf("%d %s", counts[s], s))
 		}
@@ -81,7 +89,7 @@ func statesText(peers []Peer) string {
 func printPeers(out *bytes.Buffer, s Domain, now time.Time, wide bool) {
 	peers := slices.Clone(s.Peers)
 	slices.SortStableFunc(peers, func(a, b Peer) int {
-		return cmp.Or(cmp.Compare(slices.Index(states, a.State), slices.Index(states, b.State)), -compareTimes(a.LastHandshake, b.LastHandshake))
+		return cmp.Or(cmp.Compare(slices.Index(States, a.State), slices.Index(States, b.State)), -compareTimes(a.LastHandshake, b.LastHandshake))
 	})
 	padding := 1
 	if wide {

@@ -5,6 +5,7 @@ package systemd
 import (
 	"context"
 	"fmt"
+	"time"
 
 	"github.com/coreos/go-systemd/v22/dbus"
 )
@@ -54,6 +55,9 @@ type Unit struct {
 	// Accepted are those that it accepted since systemd first loaded the unit,
 	// Refused those above its limits, which it closed at once.
 	Accepted, Refused uint32
+
+	// Started and Ended are when the last process of a service did so, zero for never.
+	Started, Ended time.Time
 }
 
 // Masked reports whether nobody can start the unit.
@@ -79,6 +83,8 @@ func (m *Manager) Unit(ctx context.Context, name string) (Unit, error) {
 		MaxConnections: property[uint32](p, "MaxConnections"),
 		Accepted:       property[uint32](p, "NAccepted"),
 		Refused:        property[uint32](p, "NRefused"),
+		Started:        since1970(property[uint64](p, "ExecMainStartTimestamp")),
+		Ended:          since1970(property[uint64](p, "ExecMainExitTimestamp")),
 	}
 	for _, pair := range property[[][]any](p, "Listen") { // type and address
 		if len(pair) == 2 {
@@ -88,10 +94,31 @@ func (m *Manager) Unit(ctx context.Context, name string) (Unit, error) {
 	return u, nil
 }
 
+// since1970 is a time that systemd tells in microseconds, zero for none.
+func since1970(microseconds uint64) time.Time {
+	if microseconds == 0 {
+		return time.Time{}
+	}
+	return time.UnixMicro(int64(microseconds))
+}
+
 // Units asks about units on a connection of its own. They are in the order of the
 // names.
-func Units(ctx context.Context, names ...string) ([]Unit, error) {
-	manager, err := Connect(ctx)
+func Units(ctx context.Context, names ...string) ([]Unit, error) { return ask(ctx, Connect, names) }
+
+// UnitsOverBus is Units for who is not root: it asks over D-Bus, where there is one.
+func UnitsOverBus(ctx context.Context, names ...string) ([]Unit, error) {
+	return ask(ctx, func(ctx context.Context) (*Manager, error) {
+		conn, err := dbus.NewSystemConnectionContext(ctx)
+		if err != nil {
+			return nil, fmt.Errorf("asking systemd: %w", err)
+		}
+		return &Manager{conn}, nil
+	}, names)
+}
+
+func ask(ctx context.Context, connect func(context.Context) (*Manager, error), names []string) ([]Unit, error) {
+	manager, err := connect(ctx)
 	if err != nil {
 		return nil, err
 	}

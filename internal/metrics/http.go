@@ -1,0 +1,136 @@
+package metrics
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+)
+
+// What a client may take of the process, which serves one request.
+const (
+	headerTimeout = 5 * time.Second
+	// answerTimeout is for all domains to be read at a time, each after a wait for its
+	// lock, and for the client to take the answer.
+	answerTimeout = 60 * time.Second
+	// maxHeader is what net/http takes for 8 KiB: it adds 4 KiB of its own.
+	maxHeader = 4 << 10
+)
+
+// The paths that there are.
+const (
+	metricsPath = "/metrics"
+	statusPath  = "/status.json"
+)
+
+// Handler serves the metrics and the status.
+func (g Gateway) Handler() http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc(metricsPath, func(w http.ResponseWriter, r *http.Request) {
+		promhttp.HandlerFor(g.Gatherer(r.Context()), promhttp.HandlerOpts{EnableOpenMetrics: true, DisableCompression: true}).ServeHTTP(w, r)
+	})
+	mux.HandleFunc(statusPath, g.serveStatus)
+	mux.HandleFunc("/{$}", func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+		fmt.Fprintf(w, "wgkex: see %s and %s\n", metricsPath, statusPath)
+	})
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Cache-Control", "no-store")
+		w.Header().Set("X-Content-Type-Options", "nosniff")
+		if r.Method != http.MethodGet && r.Method != http.MethodHead {
+			w.Header().Set("Allow", "GET, HEAD")
+			http.Error(w, "only GET and HEAD", http.StatusMethodNotAllowed)
+			return
+		}
+		mux.ServeHTTP(w, r)
+	})
+}
+
+// serveStatus serves what wgkex status --json prints. Domains that cannot be read are
+// missing there, too; Warn is told of them.
+func (g Gateway) serveStatus(w http.ResponseWriter, r *http.Request) {
+	cfg, err := g.ReadEffective()
+	if err != nil {
+		g.Status.Warn(err)
+		http.Error(w, "there was no valid configuration yet", http.StatusServiceUnavailable)
+		return
+	}
+	all, err := g.Status.Collect(r.Context(), cfg, cfg.Sorted())
+	if err != nil {
+		g.Status.Warn(err)
+	}
+	var text bytes.Buffer
+	if err := all.WriteJSON(&text); err != nil {
+		g.Status.Warn(err)
+		http.Error(w, "internal error", http.StatusInternalServerError)
+		return
+	}
+	w.Header().Set("Content-Type", "application/json")
+	_, _ = w.Write(text.Bytes()) // a client that is gone needs no answer
+}
+
+// Serve serves one request on the connection, and closes that.
+func Serve(ctx context.Context, conn net.Conn, handler http.Handler) error {
+	server := &http.Server{
+		Handler:                      handler,
+		ReadHeaderTimeout:            headerTimeout,
+		ReadTimeout:                  headerTimeout,
+		WriteTimeout:                 answerTimeout,
+		MaxHeaderBytes:               maxHeader,
+		DisableGeneralOptionsHandler: true,
+		BaseContext:                  func(net.Listener) context.Context { return ctx },
+	}
+	server.SetKeepAlivesEnabled(false)
+	one := &listener{ended: make(chan struct{})}
+	one.conn = &connection{Conn: conn, ended: sync.OnceFunc(func() { close(one.ended) })}
+	defer context.AfterFunc(ctx, func() { _ = conn.Close() })()
+	if err := server.Serve(one); !errors.Is(err, io.EOF) {
+		return err
+	}
+	return nil
+}
+
+// listener has one connection. Its end is that of the connection.
+type listener struct {
+	conn  net.Conn
+	ended chan struct{}
+}
+
+func (l *listener) Accept() (net.Conn, error) {
+	if conn := l.conn; conn != nil {
+		l.conn = nil
+		return conn, nil
+	}
+	<-l.ended
+	return nil, io.EOF
+}
+
+func (l *listener) Close() error   { return nil }
+func (l *listener) Addr() net.Addr { return &net.TCPAddr{} }
+
+// connection tells when it is closed.
+type connection struct {
+	net.Conn
+	ended func()
+}
+
+func (c *connection) Close() error {
+	defer c.ended()
+	return c.Conn.Close()
+}
+
+// CloseWrite lets net/http close the connection without a reset, which could take the
+// answer away from the client.
+func (c *connection) CloseWrite() error {
+	if half, ok := c.Conn.(interface{ CloseWrite() error }); ok {
+		return half.CloseWrite()
+	}
+	return nil
+}
