@@ -18,7 +18,7 @@ func manual(t *testing.T, page string) string {
 	return strings.NewReplacer(`\fB`, "", `\fI`, "", `\fR`, "", `\&`, "", `\-`, "-", `\.`, ".", `\`, "").Replace(text)
 }
 
-var manuals = []string{"wgkex.8", "wgkex.toml.5", "wgkex.socket.8", "wgkex-handler.8", "wgkex-cleanup.8", "wgkex-firewall.service.8", "wgkex-generator.8", "wgkex-local.8", "wgkex-restore.8", "wgkex-http.8"}
+var manuals = []string{"wgkex.8", "wgkex.toml.5", "wgkex.socket.8", "wgkex-handler.8", "wgkex-cleanup.8", "wgkex-firewall.service.8", "wgkex-generator.8", "wgkex-local.8", "wgkex-restore.8", "wgkex-http.8", "wgkex-metrics.8"}
 
 // set is the strings in sorted order, each once.
 func set(list []string) []string {
@@ -42,6 +42,7 @@ func TestManualFlags(t *testing.T) {
 		{"wgkex-handler.8", "/usr/lib/wgkex/wgkex-handler --help"},
 		{"wgkex-cleanup.8", "/usr/lib/wgkex/wgkex-cleanup --help"},
 		{"wgkex-local.8", "/usr/lib/wgkex/wgkex-local --help"},
+		{"wgkex-metrics.8", "/usr/lib/wgkex/wgkex-metrics --help"},
 		{"wgkex-restore.8", "/usr/lib/wgkex/wgkex-restore --help"},
 		{"wgkex-http.8", "/usr/lib/wgkex/wgkex-http --help"},
 		{"wgkex-generator.8", "/usr/lib/systemd/system-generators/wgkex-generator --help"},

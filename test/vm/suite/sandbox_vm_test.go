@@ -163,6 +163,17 @@ func TestSystemCalls(t *testing.T) {
 			askHTTP(t, v1Path, domain, newKey(t).String(), 200)
 			sh(t, "curl -s -d \"$(head -c 5000 /dev/zero | tr '\\0' ' ')\" http://127.0.0.1:%d%s; systemctl daemon-reload; systemctl stop wgkex-http.service", httpPort, v1Path)
 		},
+		"wgkex-metrics": func() {
+			sh(t, "wgkex save %s; rm -f %s; systemctl start wgkex-metrics.socket", domain, state)
+			addPeers(t, domain, 300)
+			for range 2 {
+				sh(t, "curl -sfg 'http://[::1]:9587/metrics' | grep -q 'wgkex_domain_up{domain=\"%s\"} 1'", domain)
+			}
+			sh(t, "curl -sfg 'http://[::1]:9587/status.json' | grep -q %s; curl -sfg 'http://[::1]:9587/'", domain)
+			sh(t, "echo nonsense | nc -N ::1 9587 | grep -q '400 Bad Request'")
+			sh(t, "rm %s", state)
+			withoutSpace(t, func() { sh(t, "curl -sfg 'http://[::1]:9587/metrics' | grep -q 'wgkex_domain_up{domain=\"%s\"} 0'", domain) })
+		},
 		"wgkex-restore": func() {
 			keys := addPeers(t, domain, 600)
 			sh(t, "wgkex save %s; wg set wg-%[1]s $(wg show wg-%[1]s peers | sed 's/.*/peer & remove/'); rm -f %s", domain, state)

@@ -63,7 +63,7 @@ func TestHandlerProcess(t *testing.T) {
 
 func TestSecurityScore(t *testing.T) {
 	for unit, limit := range map[string]string{
-		"wgkex@x.service": "1.1", "wgkex-local@x.service": "1.1",
+		"wgkex@x.service": "1.1", "wgkex-local@x.service": "1.1", "wgkex-metrics@x.service": "1.1",
 		"wgkex-cleanup@x.service": "1.1", "wgkex-restore@x.service": "1.1", "wgkex-save@x.service": "1.1",
 		"wgkex-http.service": "0.9", "wgkex-http@x.service": "0.9",
 	} {
