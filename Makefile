@@ -16,7 +16,7 @@ GOFUMPT = mvdan.cc/gofumpt@v0.12.0
 STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
 GOVULNCHECK = golang.org/x/vuln/cmd/govulncheck@v1.9.0
 
-DEPENDENCIES = debhelper dpkg-dev e2fsprogs fakeroot gcc libc6-dev lintian mmdebstrap qemu-system-x86 scdoc shellcheck uidmap
+DEPENDENCIES = debhelper dpkg-dev e2fsprogs fakeroot gcc libc6-dev lintian mmdebstrap prometheus qemu-system-x86 scdoc shellcheck uidmap
 
 .PHONY: all deb deps run test test-long lint unit fuzz bench vuln clean FORCE
 
@@ -74,6 +74,9 @@ lint: deps
 	go vet -tags vm ./...
 	go run $(STATICCHECK) -tags vm ./...
 	git ls-files -co --exclude-standard | xargs awk 'FNR == 1 && /^#!.*[\/ ](ba)?sh$$/ { print FILENAME } { nextfile }' | xargs shellcheck
+	promtool check rules packaging/prometheus/wgkex.rules.yml
+	promtool test rules packaging/prometheus/wgkex.rules.test.yml
+	promtool check metrics < internal/metrics/testdata/metrics.prom
 	$(MAKE) $(DEB)
 	lintian --fail-on error,warning,info --tag-display-limit 0 build/*.changes
 

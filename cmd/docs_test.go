@@ -13,6 +13,7 @@ import (
 
 	"wgkex/internal/cleanup"
 	"wgkex/internal/client"
+	"wgkex/internal/config"
 	"wgkex/internal/httpapi"
 	"wgkex/internal/outcome"
 	"wgkex/internal/policy"
@@ -32,6 +33,7 @@ func TestNumbersInDocuments(t *testing.T) {
 	const handler, cleanupPage, admin, firewall = "docs/wgkex-handler.8.scd", "docs/wgkex-cleanup.8.scd", "docs/wgkex.8.scd", "docs/wgkex-firewall.service.8.scd"
 	const restorePage, localPage = "docs/wgkex-restore.8.scd", "docs/wgkex-local.8.scd"
 	const clients, httpPage, guide = "docs/http.md", "docs/wgkex-http.8.scd", "docs/operating.md"
+	const metricsPage, metricsUnit, metricsHTTP = "docs/wgkex-metrics.8.scd", "units/wgkex-metrics@.service", "internal/metrics/http.go"
 	const httpd, httpdNew, httpapiFile = "internal/httpd/httpd.go", "internal/httpd/new.go", "internal/httpapi/api.go"
 	for _, c := range []struct {
 		document, pattern string
@@ -178,6 +180,23 @@ func TestNumbersInDocuments(t *testing.T) {
 		{"SECURITY.md", `by HTTP \| (\d+) MiB for each service`, nil, "units/20-http.conf", `MemoryMax=(\d+)M`},
 		{"SECURITY.md", `with (\d+) exchanges under way each`, nil, httpapiFile, `maxAsking = (\d+)`},
 		{"SECURITY.md", `hold its\s+(\d+)\s+connections`, nil, httpd, `maxConnections = (\d+)`},
+		{metricsPage, `(?s)younger than (\d+) seconds, it\s+counts`, status.OverviewAge.Seconds(), "", ""},
+		{metricsPage, `(?s)others hold for more than (\d+)\s+seconds`, status.OverviewTimeout.Seconds(), "", ""},
+		{metricsPage, `headers\n:  (\d+) KiB`, nil, metricsHTTP, `takes for (\d+) KiB`},
+		{metricsPage, `headers\n:  \d+ KiB, within (\d+) seconds`, nil, metricsHTTP, `headerTimeout = (\d+) \* time.Second`},
+		{metricsPage, `a request\n:  (\d+) seconds`, nil, metricsHTTP, `answerTimeout = (\d+) \* time.Second`},
+		{metricsPage, `(?s)_MaxConnections=_.*?Defaults to (\d+)`, nil, "units/wgkex-metrics.socket", `MaxConnections=(\d+)`},
+		{metricsPage, `(?s)_RuntimeMaxSec=_.*?Defaults to (\d+)`, nil, metricsUnit, `RuntimeMaxSec=(\d+)`},
+		{metricsPage, `(?s)_MemoryMax=_.*?Defaults to (\w+)`, nil, metricsUnit, `MemoryMax=(\w+)`},
+		{metricsPage, `_metrics.listen_\s+says, see \*wgkex.toml\*\(5\), by default on (\S+)\.`, config.DefaultMetrics, "", ""},
+		{"docs/wgkex.toml.5.scd", `Defaults to\s+"(\[::1\]:\d+)"`, config.DefaultMetrics, "", ""},
+		{admin, `were read less than (\d+) seconds ago`, status.OverviewAge.Seconds(), "", ""},
+		{admin, `(?s)others hold for more than (\d+) seconds, is a metric`, status.OverviewTimeout.Seconds(), "", ""},
+		{"docs/metrics.md", `younger than (\d+) seconds`, status.OverviewAge.Seconds(), "", ""},
+		{"docs/metrics.md", `hold for more than (\d+) seconds`, status.OverviewTimeout.Seconds(), "", ""},
+		{"docs/architecture.md", `reading of the peers that is younger than (\d+) seconds`, status.OverviewAge.Seconds(), "", ""},
+		{guide, `does\s+so once in (\d+) seconds`, status.OverviewAge.Seconds(), "", ""},
+		{"SECURITY.md", `as often\s+as (\d+) processes can`, nil, "units/wgkex-metrics.socket", `MaxConnections=(\d+)`},
 		{"SECURITY.md", `take all (\d+) connections of the local socket`, nil, "units/wgkex-local.socket", `MaxConnections=(\d+)`},
 	} {
 		number := submatch(t, c.document, c.pattern)

@@ -174,33 +174,25 @@ func TestLongGuideAnsibleRole(t *testing.T) {
 	}
 }
 
-// The guide's script for Prometheus says when it could not read something, keeps
-// what it had when it could read nothing, and writes for others to read.
+// The guide's units for the textfile collector: they say which domains cannot be read,
+// and write for others to read.
 func TestGuideMetrics(t *testing.T) {
-	m := regexp.MustCompile(`(?s)#!/bin/sh\n.*?\n\x60\x60\x60`).FindString(section(t, document(t, "operating.md"), "Monitoring"))
-	if err := os.WriteFile("wgkex-metrics", []byte(strings.TrimSuffix(m, "\x60\x60\x60")), 0o700); err != nil {
-		t.Fatal(err)
-	}
-	const file = "/var/lib/prometheus/node-exporter/wgkex.prom"
+	_, text, _ := strings.Cut(section(t, document(t, "operating.md"), "Prometheus"), "textfile collector")
 	sh(t, "mkdir -p /var/lib/prometheus/node-exporter")
-	t.Cleanup(func() { sh(t, "rm -r /var/lib/prometheus") })
-	// The shared configuration has domains that cannot be read.
-	if out, err := try("umask 077; ./wgkex-metrics"); err == nil {
-		t.Errorf("no complaint about the domains that cannot be read: %s", out)
-	}
+	t.Cleanup(func() {
+		sh(t, "systemctl disable --now wgkex-textfile.timer; rm -r /var/lib/prometheus /etc/systemd/system/wgkex-textfile.*; systemctl daemon-reload")
+	})
+	copied(t, script(text, ""))
+	sh(t, "systemctl start wgkex-textfile.service")
+	const file = "/var/lib/prometheus/node-exporter/wgkex.prom"
 	if mode := sh(t, "stat -c %%a %s", file); mode != "644" {
 		t.Errorf("the metrics have mode %s", mode)
 	}
-	text := sh(t, "cat %s", file)
-	for _, want := range []string{"wgkex_status_failed 1\n", `wgkex_peers{domain="ffww01",state="live"} `, `wgkex_peers_limit{domain="ffww02",of="pending"} 1000`} {
-		if !strings.Contains(text, want) {
-			t.Errorf("no %q in\n%s", want, text)
+	got := sh(t, "cat %s", file)
+	// The shared configuration has domains that cannot be read.
+	for _, want := range []string{`wgkex_domain_up{domain="absent"} 0`, `wgkex_domain_up{domain="ffww01"} 1`, `wgkex_peers{domain="ffww01",state="live"} `, `wgkex_peers_limit{domain="ffww02",of="pending"} 1000`, `wgkex_socket_active{unit="wgkex-local.socket"} 1`} {
+		if !strings.Contains(got, want) {
+			t.Errorf("no %q in\n%s", want, got)
 		}
-	}
-	sh(t, "mv /run/wgkex/effective.toml /run/wgkex/away")
-	_, err := try("./wgkex-metrics")
-	sh(t, "mv /run/wgkex/away /run/wgkex/effective.toml")
-	if now := sh(t, "cat %s", file); err == nil || now != text {
-		t.Errorf("without any status: %v, %s", err, now)
 	}
 }
