@@ -24,17 +24,34 @@ func (h Host) savedPath(name string) string { return filepath.Join(h.SavedDir, n
 
 // Saved reads the saved peers of a domain. The error is fs.ErrNotExist when there
 // are none.
-func (h Host) Saved(name string) (saved.File, error) {
+func (h Host) Saved(name string) (file saved.File, err error) {
+	err = h.readSaved(name, func(r io.Reader) (err error) {
+		file, err = saved.Parse(r)
+		return err
+	})
+	return file, err
+}
+
+// SavedSummary is when the peers of a domain were saved, and how many the file says
+// that it has. It reads much less than Saved, whose errors it has.
+func (h Host) SavedSummary(name string) (at time.Time, peers int, err error) {
+	err = h.readSaved(name, func(r io.Reader) (err error) {
+		at, peers, err = saved.Summary(r)
+		return err
+	})
+	return at, peers, err
+}
+
+func (h Host) readSaved(name string, parse func(io.Reader) error) error {
 	f, err := statefile.Open(h.savedPath(name), os.O_RDONLY, saved.MaxSize)
 	if err != nil {
-		return saved.File{}, err
+		return err
 	}
 	defer f.Close()
-	file, err := saved.Parse(io.LimitReader(f, saved.MaxSize))
-	if err != nil {
-		return saved.File{}, fmt.Errorf("%s: %w", h.savedPath(name), err)
+	if err := parse(io.LimitReader(f, saved.MaxSize)); err != nil {
+		return fmt.Errorf("%s: %w", h.savedPath(name), err)
 	}
-	return file, nil
+	return nil
 }
 
 // SavedInfo tells whether the saved peers are still those of another time, by

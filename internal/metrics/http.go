@@ -1,7 +1,6 @@
 package metrics
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -66,14 +65,8 @@ func (g Gateway) serveStatus(w http.ResponseWriter, r *http.Request) {
 	if err != nil {
 		g.Status.Warn(err)
 	}
-	var text bytes.Buffer
-	if err := all.WriteJSON(&text); err != nil {
-		g.Status.Warn(err)
-		http.Error(w, "internal error", http.StatusInternalServerError)
-		return
-	}
 	w.Header().Set("Content-Type", "application/json")
-	_, _ = w.Write(text.Bytes()) // a client that is gone needs no answer
+	_ = all.WriteJSON(w) // a client that is gone needs no answer
 }
 
 // Serve serves one request on the connection, and closes that.

@@ -73,7 +73,7 @@ var (
 	cleanupDuration = Metric{"wgkex_cleanup_duration_seconds", gauge, []string{labelDomain}, "How long the last cleanup of the domain took. Missing while one runs."}
 
 	savedAt    = Metric{"wgkex_saved_timestamp_seconds", gauge, []string{labelDomain}, "When the peers of the domain were last saved, which every cleanup does. Missing if there is no file that can be read."}
-	savedPeers = Metric{"wgkex_saved_peers", gauge, []string{labelDomain}, "Peers in the file of saved peers."}
+	savedPeers = Metric{"wgkex_saved_peers", gauge, []string{labelDomain}, "Peers in the file of saved peers, as its header says."}
 
 	restoreFailed   = Metric{"wgkex_restore_failed", gauge, []string{labelDomain}, "1 if the last restore of the domain failed, otherwise 0. Missing if systemd cannot be asked."}
 	restoreStarted  = Metric{"wgkex_restore_started_timestamp_seconds", gauge, []string{labelDomain}, "When the last restore of the domain began. Missing before the first one since boot."}

@@ -130,6 +130,14 @@ func Parse(r io.Reader) (File, error) {
 	return f, nil
 }
 
+// Summary reads the header alone: when the file was written, and how many peers it
+// says that it has.
+func Summary(r io.Reader) (at time.Time, peers int, err error) {
+	p := parser{lines: bufio.NewReaderSize(r, maxLine)}
+	f, err := p.header()
+	return f.Saved, p.peers, err
+}
+
 // errLine is the error of a line that is too long or has no end.
 var errLine = errors.New("not a line")
 

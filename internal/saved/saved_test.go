@@ -68,6 +68,20 @@ func TestRoundTrip(t *testing.T) {
 }
 
 // Cut anywhere, a file gives the peers of its whole lines, and says so.
+// The header alone tells of the file, as it was written.
+func TestSummary(t *testing.T) {
+	f := sample(3)
+	text := f.Text()
+	for _, text := range [][]byte{text, text[:len(text)-1]} {
+		if at, peers, err := Summary(bytes.NewReader(text)); !at.Equal(f.Saved) || peers != 3 || err != nil {
+			t.Errorf("got %s, %d, %v", at, peers, err)
+		}
+	}
+	if _, _, err := Summary(strings.NewReader("x\n")); !errors.Is(err, ErrForeign) {
+		t.Errorf("got %v", err)
+	}
+}
+
 func TestCut(t *testing.T) {
 	f := sample(5)
 	text := f.Text()

@@ -2,7 +2,6 @@ package status
 
 import (
 	"context"
-	"sync"
 	"time"
 
 	"wgkex/internal/config"
@@ -60,15 +59,11 @@ type Run struct {
 	Started, Ended time.Time
 }
 
-// Overview reads all domains at a time.
+// Overview reads all domains, several at a time.
 func (s Source) Overview(ctx context.Context, cfg config.Config) Overview {
 	domains := cfg.Sorted()
 	all := Overview{Domains: make([]Summary, len(domains))}
-	var wg sync.WaitGroup
-	for i, d := range domains {
-		wg.Go(func() { all.Domains[i] = s.summary(ctx, d) })
-	}
-	wg.Wait()
+	each(domains, func(i int, d config.Domain) { all.Domains[i] = s.summary(ctx, d) })
 	s.askSystemd(ctx, cfg, &all)
 	_, all.ByWay = s.results("")
 	for i, d := range domains {

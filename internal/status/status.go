@@ -122,8 +122,26 @@ type Source struct {
 	Warn func(error)
 }
 
-// Collect reads the given domains of the configuration, all at a time, so that
-// none makes another wait. Its error joins one for each domain that could not be
+// atOnce is how many domains are read at a time. Each takes a thread while it waits
+// for its lock, and six descriptors, and a unit may have 32 and 64 of them.
+const atOnce = 6
+
+// each calls do for each domain, several at a time, so that one that others use does
+// not make all others wait.
+func each(domains []config.Domain, do func(i int, d config.Domain)) {
+	var wg sync.WaitGroup
+	free := make(chan struct{}, atOnce)
+	for i, d := range domains {
+		free <- struct{}{}
+		wg.Go(func() {
+			defer func() { <-free }()
+			do(i, d)
+		})
+	}
+	wg.Wait()
+}
+
+// Collect reads the given domains of the configuration, several at a time. Its error joins one for each domain that could not be
 // read; the Status has the others all the same.
 func (s Source) Collect(ctx context.Context, cfg config.Config, domains []config.Domain) (Status, error) {
 	all := Status{
@@ -132,11 +150,7 @@ func (s Source) Collect(ctx context.Context, cfg config.Config, domains []config
 	}
 	all.Results, all.ByWay = s.results("")
 	found, errs := make([]Domain, len(domains)), make([]error, len(domains))
-	var wg sync.WaitGroup
-	for i, d := range domains {
-		wg.Go(func() { found[i], errs[i] = s.domain(ctx, d) })
-	}
-	wg.Wait()
+	each(domains, func(i int, d config.Domain) { found[i], errs[i] = s.domain(ctx, d) })
 	for i, d := range domains {
 		if errs[i] != nil {
 			errs[i] = fmt.Errorf("domain %s: %w", d.Name, domain.Privileged(errs[i]))
@@ -203,9 +217,9 @@ func (s Source) head(c config.Domain) Domain {
 		Domain: c.Name, WireGuard: c.WireGuard, VXLAN: c.VXLAN,
 		MaxPeers: c.MaxPeers, MaxPending: c.MaxPending, StaleAfter: c.StaleAfter,
 	}
-	switch file, err := s.Host.Saved(c.Name); {
+	switch at, peers, err := s.Host.SavedSummary(c.Name); {
 	case err == nil:
-		d.Saved = &Saved{At: file.Saved, Peers: len(file.Peers)}
+		d.Saved = &Saved{At: at, Peers: peers}
 	case !errors.Is(err, fs.ErrNotExist):
 		s.Warn(fmt.Errorf("saved peers: %w", domain.Privileged(err)))
 	}

@@ -190,7 +190,7 @@ func TestGuideMetrics(t *testing.T) {
 	}
 	got := sh(t, "cat %s", file)
 	// The shared configuration has domains that cannot be read.
-	for _, want := range []string{`wgkex_domain_up{domain="absent"} 0`, `wgkex_domain_up{domain="ffww01"} 1`, `wgkex_peers{domain="ffww01",state="live"} `, `wgkex_peers_limit{domain="ffww02",of="pending"} 1000`, `wgkex_socket_active{unit="wgkex-local.socket"} 1`} {
+	for _, want := range []string{`wgkex_domain_up{domain="absent"} 0`, `wgkex_domain_up{domain="ffww01"} 1`, `wgkex_peers{domain="ffww01",state="live"} `, `wgkex_peers_limit{domain="ffww02",of="pending"} 1000`, `wgkex_socket_active{unit="wgkex.socket"} 1`} {
 		if !strings.Contains(got, want) {
 			t.Errorf("no %q in\n%s", want, got)
 		}
