@@ -150,8 +150,12 @@ func (h *header) bytes() []byte {
 }
 
 // begin makes room for the counters: memory without room for it in the file
-// would end the process with SIGBUS.
+// would end the process with SIGBUS. Whatever the umask, the group may read them, for
+// the metrics.
 func begin(f *os.File) error {
+	if err := f.Chmod(0o640); err != nil {
+		return fmt.Errorf("letting the group read: %w", err)
+	}
 	if err := unix.Fallocate(int(f.Fd()), 0, 0, int64(size)); err != nil {
 		return fmt.Errorf("making room: %w", err)
 	}
