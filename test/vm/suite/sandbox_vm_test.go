@@ -171,6 +171,7 @@ func TestSystemCalls(t *testing.T) {
 			}
 			sh(t, "curl -sfg 'http://[::1]:9587/status.json' | grep -q %s; curl -sfg 'http://[::1]:9587/'", domain)
 			sh(t, "echo nonsense | nc -N ::1 9587 | grep -q '400 Bad Request'")
+			sh(t, "curl -sg -H \"X: $(head -c 20000 /dev/zero | tr '\\0' x)\" 'http://[::1]:9587/' | grep -q '431 '")
 			sh(t, "rm %s", state)
 			withoutSpace(t, func() {
 				sh(t, "curl -sfg 'http://[::1]:9587/metrics' | grep -q 'wgkex_domain_up{domain=\"%s\"} 0'", domain)
