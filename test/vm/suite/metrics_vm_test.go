@@ -202,10 +202,10 @@ func TestMetricsPrometheus(t *testing.T) {
 	const name = "ffprom"
 	cleanupDomain(t, name, 42)
 	serveMetrics(t)
-	addPeers(t, name, 3)
+	keys := addPeers(t, name, 3)
 	cleanup(t, name, "")
 	accept(t, sharedPort, name, newKey(t))
-	sh(t, "wgkex restore %s", name)
+	sh(t, "wg set wg-%s peer %s remove; wgkex restore %[1]s", name, keys[0])
 
 	text := section(t, document(t, "operating.md"), "Prometheus")
 	config := regexp.MustCompile("(?s)```yaml\n(.*?)```").FindStringSubmatch(text)[1]
