@@ -5,8 +5,11 @@ package check
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
+	"io"
 	"net/netip"
+	"strings"
 
 	"wgkex/internal/config"
 	"wgkex/internal/kernel"
@@ -31,21 +34,76 @@ const (
 // String begins a line of the output.
 func (l Level) String() string { return [...]string{OK: "ok", Warning: "warning", Failed: "FAILED"}[l] }
 
+// MarshalText is the level in the JSON of a Report.
+func (l Level) MarshalText() ([]byte, error) { return []byte(strings.ToLower(l.String())), nil }
+
 // Finding is what was found out about one thing and, unless it is OK, what to do
 // about it.
 type Finding struct {
-	Level Level
-	Text  string
+	Level Level `json:"level"`
+	// Domain and Unit are what it is about, both empty for the configuration or the
+	// whole gateway.
+	Domain string `json:"domain,omitempty"`
+	Unit   string `json:"unit,omitempty"`
+	Text   string `json:"text"`
+	// Mend are the commands in Text that mend it, in their order. There are none where
+	// something else has to be done.
+	Mend []string `json:"mend,omitempty"`
 }
 
 // String is a line of the output.
 func (f Finding) String() string { return f.Level.String() + ": " + f.Text }
 
+// Report is all that was found. Its JSON is what wgkex check --json prints.
+type Report struct {
+	// Result is the worst level of the Findings.
+	Result   Level     `json:"result"`
+	Counts   Counts    `json:"counts"`
+	Findings []Finding `json:"findings"` // never null
+}
+
+// Counts are the numbers of findings of each level.
+type Counts struct {
+	OK      int `json:"ok"`
+	Warning int `json:"warning"`
+	Failed  int `json:"failed"`
+}
+
 // findings collects them.
 type findings []Finding
 
+// command mends what the text says that it is an argument of.
+type command string
+
+// run makes a command.
+func run(format string, args ...any) command { return command(fmt.Sprintf(format, args...)) }
+
+// add adds a Finding. The arguments that are commands mend it.
 func (f *findings) add(level Level, format string, args ...any) {
-	*f = append(*f, Finding{level, fmt.Sprintf(format, args...)})
+	found := Finding{Level: level, Text: fmt.Sprintf(format, args...)}
+	for _, arg := range args {
+		if c, ok := arg.(command); ok {
+			found.Mend = append(found.Mend, string(c))
+		}
+	}
+	*f = append(*f, found)
+}
+
+// of are the same findings, which are about the domain, at this place of the
+// configuration.
+func (f findings) of(d config.Domain, at config.Position) findings {
+	for i := range f {
+		f[i].Text = fmt.Sprintf("%s: domain %s: %s", at, d.Name, f[i].Text)
+	}
+	return f
+}
+
+// about are the same findings, which are about a domain or a unit.
+func (f findings) about(domain, unit string) findings {
+	for i := range f {
+		f[i].Domain, f[i].Unit = domain, unit
+	}
+	return f
 }
 
 // worst is the highest level among them.
@@ -55,6 +113,28 @@ func (f findings) worst() Level {
 		worst = max(worst, one.Level)
 	}
 	return worst
+}
+
+func (f findings) counts() (n Counts) {
+	for _, one := range f {
+		switch one.Level {
+		case OK:
+			n.OK++
+		case Warning:
+			n.Warning++
+		case Failed:
+			n.Failed++
+		}
+	}
+	return n
+}
+
+// WriteJSON writes the Report as JSON. The error is that of w.
+func (r Report) WriteJSON(w io.Writer) error {
+	encoder := json.NewEncoder(w)
+	encoder.SetEscapeHTML(false)
+	encoder.SetIndent("", "  ")
+	return encoder.Encode(r)
 }
 
 // Gateway reads what the kernel and systemd hold, and asks the exchange itself.
@@ -91,8 +171,10 @@ func Config(cfg config.Config, where Where) []Finding {
 	var found findings
 	for _, d := range cfg.Sorted() {
 		if cfg.Listen.IsZero() && d.Listen.IsZero() && !cfg.HTTP.On() {
-			found.add(Failed, "%s: domain %s has no port, so that no router can ask for it: set domains.%[2]s.listen, or listen or http.listen for all domains",
+			var one findings
+			one.add(Failed, "%s: domain %s has no port, so that no router can ask for it: set domains.%[2]s.listen, or listen or http.listen for all domains",
 				where("domains", d.Name), d.Name)
+			found = append(found, one.about(d.Name, "")...)
 		}
 	}
 	return found
@@ -104,36 +186,37 @@ func Run(ctx context.Context, g Gateway, cfg config.Config, where Where, report 
 	for _, d := range cfg.Sorted() {
 		w, wErr := g.WireGuard(d.WireGuard)
 		v, vErr := g.VXLAN(d.VXLAN)
-		reportAll(report, interfaces(d, where("domains", d.Name), w, wErr, v, vErr))
+		reportAll(report, interfaces(d, where("domains", d.Name), w, wErr, v, vErr).about(d.Name, ""))
 	}
 	listeners, err := g.Listeners()
 	if err != nil {
-		report(Finding{Failed, fmt.Sprintf("ports: %v", err)})
+		report(Finding{Level: Failed, Text: fmt.Sprintf("ports: %v", err)})
 		return
 	}
 	wanted := map[string]bool{}
-	ask := func(unit string, rule func(systemd.Unit) findings) {
+	// ask asks about a unit, which is for one domain or for none.
+	ask := func(domain, unit string, rule func(systemd.Unit) findings) {
 		u, err := g.Unit(ctx, unit)
 		if err != nil {
-			report(Finding{Failed, err.Error()})
+			report(Finding{Level: Failed, Domain: domain, Unit: unit, Text: err.Error()})
 			return
 		}
-		reportAll(report, rule(u))
+		reportAll(report, rule(u).about(domain, unit))
 	}
 	if len(cfg.Domains) > 0 {
 		wanted[units.LocalSocket] = true
-		ask(units.LocalSocket, local)
+		ask("", units.LocalSocket, local)
 	}
-	ask(units.Target, target)
+	ask("", units.Target, target)
 	for _, s := range units.Sockets(cfg) {
 		wanted[s.Unit] = true
 		if s.Device != "" {
 			if device, err := g.Unit(ctx, s.DeviceUnit()); err == nil && device.Active != "active" {
-				reportAll(report, noInterface(s))
+				reportAll(report, noInterface(s).about(s.Domain, s.Unit))
 				continue
 			}
 		}
-		ask(s.Unit, func(u systemd.Unit) findings {
+		ask(s.Domain, s.Unit, func(u systemd.Unit) findings {
 			if found := socket(s, u, listeners, g.Owner); found.worst() > OK {
 				if s.Metrics {
 					return found.warnings()
@@ -152,7 +235,7 @@ func Run(ctx context.Context, g Gateway, cfg config.Config, where Where, report 
 				code, err := g.HTTPExchange(ctx, "unix", s.Path)
 				return httpAnswer(s, s.Path, code, err)
 			case !ok:
-				return findings{{OK, fmt.Sprintf("%s: active on %s", s.Unit, s.Where())}}
+				return findings{{Text: fmt.Sprintf("%s: active on %s", s.Unit, s.Where())}}
 			}
 			got, err := g.Exchange(ctx, at)
 			return answer(s, u, at, got, err)
@@ -160,20 +243,22 @@ func Run(ctx context.Context, g Gateway, cfg config.Config, where Where, report 
 	}
 	for _, d := range cfg.Sorted() {
 		wanted[units.TimerName(d.Name)] = true
-		ask(units.TimerName(d.Name), func(u systemd.Unit) findings { return timer(d, u) })
-		ask(units.CleanupName(d.Name), func(u systemd.Unit) findings { return cleanup(d, u) })
-		ask(units.RestoreName(d.Name), func(u systemd.Unit) findings { return restore(d, u) })
+		ask(d.Name, units.TimerName(d.Name), func(u systemd.Unit) findings { return timer(d, u) })
+		ask(d.Name, units.CleanupName(d.Name), func(u systemd.Unit) findings { return cleanup(d, u) })
+		ask(d.Name, units.RestoreName(d.Name), func(u systemd.Unit) findings { return restore(d, u) })
 	}
 	active, err := g.Active(ctx, units.Patterns...)
 	if err != nil {
-		report(Finding{Failed, err.Error()})
+		report(Finding{Level: Failed, Text: err.Error()})
 	}
 	for _, name := range active {
 		if !wanted[name] {
-			report(Finding{Failed, fmt.Sprintf("%s is active but not in the configuration: %s", name, apply)})
+			var found findings
+			found.add(Failed, "%s is active but not in the configuration: run %s", name, apply)
+			reportAll(report, found.about("", name))
 		}
 	}
-	ask(units.Firewall, func(u systemd.Unit) findings {
+	ask("", units.Firewall, func(u systemd.Unit) findings {
 		if !firewallWanted(u) {
 			return nil
 		}

@@ -10,7 +10,7 @@ import (
 	"wgkex/internal/config"
 )
 
-// Checker prints what is found, a line for each Finding, and counts what failed.
+// Checker prints what is found, a line for each Finding, and keeps it for a Report.
 type Checker struct {
 	Out io.Writer
 	// Dir is the directory of the configuration.
@@ -24,27 +24,32 @@ type Checker struct {
 	// Config is what CheckConfig has read.
 	Config config.Config
 
-	failed int
+	found findings
 }
 
 func (c *Checker) report(f Finding) {
-	if f.Level == Failed {
-		c.failed++
-	}
+	c.found = append(c.found, f)
 	fmt.Fprintln(c.Out, f)
 }
 
 // Fail reports something that failed.
 func (c *Checker) Fail(format string, args ...any) {
-	c.report(Finding{Level: Failed, Text: fmt.Sprintf(format, args...)})
+	var found findings
+	found.add(Failed, format, args...)
+	reportAll(c.report, found)
 }
 
 // Err is an error if anything has failed so far.
 func (c *Checker) Err() error {
-	if c.failed > 0 {
-		return fmt.Errorf("%d of the checks failed", c.failed)
+	if n := c.found.counts().Failed; n > 0 {
+		return fmt.Errorf("%d of the checks failed", n)
 	}
 	return nil
+}
+
+// Report is what was found so far.
+func (c *Checker) Report() Report {
+	return Report{Result: c.found.worst(), Counts: c.found.counts(), Findings: append([]Finding{}, c.found...)}
 }
 
 // where tells where the configuration sets a key.
@@ -63,7 +68,7 @@ func (c *Checker) CheckConfig() bool {
 	for _, f := range Config(c.Config, c.where) {
 		c.report(f)
 	}
-	if c.failed > 0 {
+	if c.Err() != nil {
 		return false
 	}
 	c.report(Finding{Text: fmt.Sprintf("configuration in %s, domains: %d", c.Dir, len(c.Config.Domains))})
@@ -86,7 +91,7 @@ func (c *Checker) CheckGateway(ctx context.Context) {
 	}
 	defer disconnect()
 	if !c.Current() {
-		c.Fail("configuration in %s: changed since the last daemon-reload: run wgkex apply", c.Dir)
+		c.Fail("configuration in %s: changed since the last daemon-reload: run %s", c.Dir, apply)
 	}
 	Run(ctx, g, c.Config, c.where, c.report)
 }

@@ -3,12 +3,16 @@ package check
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"testing"
 
 	"wgkex/internal/config"
+	"wgkex/internal/kernel"
+	"wgkex/internal/systemd"
 )
 
 const goodText = "[domains.ffww01]\nwireguard = 'wgww01'\nvxlan = 'vxww01'\nlisten = 10013\n[metrics]\nenabled = false\n"
@@ -117,5 +121,117 @@ func TestCheckGateway(t *testing.T) {
 			checker.CheckGateway(t.Context())
 			checker.printed(t, out, c.want, c.err)
 		})
+	}
+}
+
+// down is a gateway whose WireGuard interface is down.
+type down struct{ *fake }
+
+func (d down) WireGuard(name string) (kernel.WireGuard, error) {
+	w, err := d.fake.WireGuard(name)
+	w.Up = false
+	return w, err
+}
+
+// What monitoring reads, absent fields included, stays as it is.
+func TestReport(t *testing.T) {
+	// report is the JSON about a gateway with a timer that is masked and a WireGuard
+	// interface that is down, with DIR for the directory of the configuration.
+	report := func(text string) string {
+		t.Helper()
+		checker, _ := newChecker(t, text)
+		checker.Connect = func(context.Context) (Gateway, func(), error) {
+			g := newFake()
+			g.units[timerName] = systemd.Unit{Load: "masked"}
+			return down{g}, func() {}, nil
+		}
+		if checker.CheckConfig() {
+			checker.CheckGateway(t.Context())
+		}
+		var out strings.Builder
+		if err := checker.Report().WriteJSON(&out); err != nil {
+			t.Error(err)
+		}
+		return strings.ReplaceAll(out.String(), checker.Dir, "DIR")
+	}
+	got := report(goodText)
+	const want = `{
+  "result": "failed",
+  "counts": {
+    "ok": 3,
+    "warning": 1,
+    "failed": 1
+  },
+  "findings": [
+    {
+      "level": "ok",
+      "text": "configuration in DIR, domains: 1"
+    },
+    {
+      "level": "failed",
+      "domain": "ffww01",
+      "text": "DIR/wgkex.toml:1: domain ffww01: wgww01 is down: run ip link set wgww01 up",
+      "mend": [
+        "ip link set wgww01 up"
+      ]
+    },
+    {
+      "level": "ok",
+      "unit": "wgkex-local.socket",
+      "text": "wgkex-local.socket: active"
+    },
+    {
+      "level": "ok",
+      "domain": "ffww01",
+      "unit": "wgkex@ffww01.socket",
+      "text": "wgkex@ffww01.socket: active on port 10013"
+    },
+    {
+      "level": "warning",
+      "domain": "ffww01",
+      "unit": "wgkex-cleanup@ffww01.timer",
+      "text": "wgkex-cleanup@ffww01.timer is masked, so that stale peers of domain ffww01 are not removed: run systemctl unmask wgkex-cleanup@ffww01.timer, then wgkex apply",
+      "mend": [
+        "systemctl unmask wgkex-cleanup@ffww01.timer",
+        "wgkex apply"
+      ]
+    }
+  ]
+}
+`
+	if got != want {
+		t.Errorf("got\n%s\nwant\n%s", got, want)
+	}
+	got = report("listen = '<'\n")
+	const broken = `{
+  "result": "failed",
+  "counts": {
+    "ok": 0,
+    "warning": 0,
+    "failed": 1
+  },
+  "findings": [
+    {
+      "level": "failed",
+      "text": "DIR/wgkex.toml:1: listen is \"<\": must be `
+	if !strings.HasPrefix(got, broken) {
+		t.Errorf("got\n%s\nwant\n%s", got, broken)
+	}
+	if got, want := fmt.Sprint((&Checker{}).Report()), "{ok {0 0 0} []}"; got != want {
+		t.Errorf("of nothing got %s, want %s", got, want)
+	}
+}
+
+// Each command of a finding is in its text, in the order in which they are to be run.
+func TestMend(t *testing.T) {
+	var found findings
+	found.add(Failed, "%s is masked: run %s, then %s", "x", run("systemctl unmask %s", "x"), apply)
+	found.add(Failed, "%s fails", "x")
+	want := []Finding{
+		{Level: Failed, Text: "x is masked: run systemctl unmask x, then wgkex apply", Mend: []string{"systemctl unmask x", "wgkex apply"}},
+		{Level: Failed, Text: "x fails"},
+	}
+	if !reflect.DeepEqual([]Finding(found), want) {
+		t.Errorf("got %+v, want %+v", found, want)
 	}
 }

@@ -15,15 +15,15 @@ import (
 )
 
 // apply is the cure for whatever is only not as the configuration has it.
-const apply = "run wgkex apply"
+const apply command = "wgkex apply"
 
 func target(u systemd.Unit) findings {
 	var found findings
 	switch {
 	case u.Masked():
-		found.add(Failed, "%s is masked: run systemctl unmask %[1]s, then wgkex apply", u.Name)
+		found.add(Failed, "%s is masked: run %s, then %s", u.Name, run("systemctl unmask %s", u.Name), apply)
 	case u.File == "disabled":
-		found.add(Warning, "%s is disabled, so that nothing listens after a boot: run systemctl enable %[1]s", u.Name)
+		found.add(Warning, "%s is disabled, so that nothing listens after a boot: run %s", u.Name, run("systemctl enable %s", u.Name))
 	}
 	return found
 }
@@ -34,20 +34,20 @@ func socket(s units.Socket, u systemd.Unit, listeners []systemd.Listener, owner 
 	var found findings
 	switch closed := u.Closed(listeners); {
 	case u.Masked():
-		found.add(Failed, "%s is masked: run systemctl unmask %[1]s, then wgkex apply", u.Name)
+		found.add(Failed, "%s is masked: run %s, then %s", u.Name, run("systemctl unmask %s", u.Name), apply)
 	case !s.In(u.Listen):
-		found.add(Failed, "%s listens elsewhere than on %s: %s; if that does not help, look for a drop-in in systemctl cat %[1]s", u.Name, s.Where(), apply)
+		found.add(Failed, "%s listens elsewhere than on %s: run %s; if that does not help, look for a drop-in in systemctl cat %[1]s", u.Name, s.Where(), apply)
 	case u.Active != "active":
 		i := slices.IndexFunc(listeners, func(l systemd.Listener) bool {
 			return slices.ContainsFunc(s.Listen, l.At().Overlaps)
 		})
 		if i < 0 {
-			found.add(Failed, "%s is %s: %s; if that does not help, see systemctl status %[1]s", u.Name, u.Active, apply)
+			found.add(Failed, "%s is %s: run %s; if that does not help, see systemctl status %[1]s", u.Name, u.Active, apply)
 			break
 		}
 		found.add(Failed, "%s is %s, since port %d is taken by %s: end that program, or choose another port", u.Name, u.Active, listeners[i].Addr.Port(), holder(listeners[i], owner))
 	case len(closed) > 0:
-		found.add(Failed, "%s does not listen on %s: %s", u.Name, strings.Join(closed, " and "), apply)
+		found.add(Failed, "%s does not listen on %s: run %s", u.Name, strings.Join(closed, " and "), apply)
 	}
 	return found
 }
@@ -150,9 +150,9 @@ func local(u systemd.Unit) findings {
 	var found findings
 	switch {
 	case u.Masked():
-		found.add(Warning, "%s is masked, so that programs of the gateway and wgkex add cannot ask for exchanges: run systemctl unmask %[1]s, then wgkex apply", u.Name)
+		found.add(Warning, "%s is masked, so that programs of the gateway and wgkex add cannot ask for exchanges: run %s, then %s", u.Name, run("systemctl unmask %s", u.Name), apply)
 	case u.Active != "active":
-		found.add(Failed, "%s is %s, so that programs of the gateway and wgkex add cannot ask for exchanges: %s", u.Name, u.Active, apply)
+		found.add(Failed, "%s is %s, so that programs of the gateway and wgkex add cannot ask for exchanges: run %s", u.Name, u.Active, apply)
 	default:
 		found.add(OK, "%s: active", u.Name)
 	}
@@ -163,9 +163,9 @@ func timer(d config.Domain, u systemd.Unit) findings {
 	var found findings
 	switch {
 	case u.Masked():
-		found.add(Warning, "%s is masked, so that stale peers of domain %s are not removed: run systemctl unmask %[1]s, then wgkex apply", u.Name, d.Name)
+		found.add(Warning, "%s is masked, so that stale peers of domain %s are not removed: run %s, then %s", u.Name, d.Name, run("systemctl unmask %s", u.Name), apply)
 	case u.Active != "active":
-		found.add(Failed, "%s is %s, so that stale peers of domain %s are not removed: %s", u.Name, u.Active, d.Name, apply)
+		found.add(Failed, "%s is %s, so that stale peers of domain %s are not removed: run %s", u.Name, u.Active, d.Name, apply)
 	default:
 		found.add(OK, "%s: active", u.Name)
 	}
@@ -183,7 +183,7 @@ func cleanup(d config.Domain, u systemd.Unit) findings {
 func restore(d config.Domain, u systemd.Unit) findings {
 	var found findings
 	if u.Active == "failed" {
-		found.add(Failed, "the last restore of domain %s failed: see journalctl -u %s, then run wgkex restore %[1]s", d.Name, u.Name)
+		found.add(Failed, "the last restore of domain %s failed: see journalctl -u %s, then run %s", d.Name, u.Name, run("wgkex restore %s", d.Name))
 	}
 	return found
 }
@@ -198,13 +198,13 @@ func firewall(u systemd.Unit, limits units.Limits, known bool, err error, want u
 	var found findings
 	switch {
 	case u.Active != "active":
-		found.add(Failed, "%s is enabled and %s: %s; if that does not help, see systemctl status %[1]s", u.Name, u.Active, apply)
+		found.add(Failed, "%s is enabled and %s: run %s; if that does not help, see systemctl status %[1]s", u.Name, u.Active, apply)
 	case errors.Is(err, kernel.ErrNoTable):
-		found.add(Failed, "%s is active, but somebody has removed its nftables table: %s", u.Name, apply)
+		found.add(Failed, "%s is active, but somebody has removed its nftables table: run %s", u.Name, apply)
 	case err != nil:
 		found.add(Failed, "%s: %v", u.Name, err)
 	case known && !limits.Equal(want):
-		found.add(Failed, "%s limits the %s, not the %s: %s", u.Name, limits, want, apply)
+		found.add(Failed, "%s limits the %s, not the %s: run %s", u.Name, limits, want, apply)
 	default:
 		found.add(OK, "%s: active", u.Name)
 	}
