@@ -1,6 +1,9 @@
 package main
 
 import (
+	"slices"
+	"strings"
+
 	"wgkex/internal/config"
 
 	"github.com/spf13/cobra"
@@ -8,13 +11,38 @@ import (
 
 // completeDomains offers the shell the names of the domains.
 func completeDomains(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
-	cfg, err := config.LoadEffective()
+	names, err := domainNames()
 	if err != nil {
 		return nil, cobra.ShellCompDirectiveError
+	}
+	return names, cobra.ShellCompDirectiveNoFileComp
+}
+
+// domainNames are those of the configuration of the last daemon-reload.
+func domainNames() ([]string, error) {
+	cfg, err := config.LoadEffective()
+	if err != nil {
+		return nil, err
 	}
 	var names []string
 	for _, d := range cfg.Sorted() {
 		names = append(names, d.Name)
 	}
-	return names, cobra.ShellCompDirectiveNoFileComp
+	return names, nil
+}
+
+// completeList completes a list that is separated by commas, each word once, by what
+// completes one word.
+func completeList(one cobra.CompletionFunc) cobra.CompletionFunc {
+	return func(cmd *cobra.Command, args []string, typed string) ([]string, cobra.ShellCompDirective) {
+		before := typed[:strings.LastIndexByte(typed, ',')+1]
+		words, directive := one(cmd, args, typed[len(before):])
+		var lists []string
+		for _, word := range words {
+			if !slices.Contains(strings.Split(before, ","), word) {
+				lists = append(lists, before+word)
+			}
+		}
+		return lists, directive
+	}
 }

@@ -2,6 +2,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"os"
 
@@ -32,9 +33,14 @@ func main() {
 		return
 	}
 	fmt.Fprintf(os.Stderr, "wgkex: %v\n", err)
-	if !understood {
+	if wrong := (wrongUsage{}); !understood || errors.As(err, &wrong) {
 		fmt.Fprintf(os.Stderr, "usage: %s\n", cmd.UseLine())
 		os.Exit(2)
 	}
 	os.Exit(1)
 }
+
+// wrongUsage is what a command itself finds wrong in how it was called.
+type wrongUsage struct{ error }
+
+func (w wrongUsage) Unwrap() error { return w.error }

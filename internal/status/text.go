@@ -2,7 +2,6 @@ package status
 
 import (
 	"bytes"
-	"cmp"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -16,21 +15,25 @@ import (
 	"wgkex/internal/policy"
 )
 
+// columns is how wide all but wide tables are at most.
+const columns = 80
+
 // Print writes the Status as text, with ages as of now, the wall clock of its
-// source. The tables fit into 80 columns; wide ones have all columns, whatever
-// their width. The error is that of w.
-func Print(w io.Writer, all Status, now time.Time, wide bool) error {
+// source: what is known of all domains, then each of them. All but a wide table
+// fits into 80 columns. The error is that of w.
+func Print(w io.Writer, all Status, now time.Time, view View) error {
 	out := new(bytes.Buffer)
-	fmt.Fprintf(out, "exchanges without a domain since boot: %s\n", resultsText(all.Results))
+	printTotals(out, all.Domains)
+	printList(out, "exchanges without a domain since boot: ", resultsText(all.Results))
 	printWays(out, all.ByWay)
 	for _, s := range all.Sockets {
-		fmt.Fprintf(out, "connections to %s: %d accepted, %d turned away\n", s.Unit, s.Accepted, s.TurnedAway)
+		printList(out, fmt.Sprintf("connections to %s: ", s.Unit), fmt.Sprintf("%d accepted, %d turned away", s.Accepted, s.TurnedAway))
 	}
 	for _, s := range all.Domains {
 		fmt.Fprintln(out)
-		fmt.Fprintf(out, "domain %s on %s and %s: %d of %d peers, %d of %d pending\n",
-			s.Domain, s.WireGuard, s.VXLAN, s.Counts.Peers, s.MaxPeers, s.Counts.Pending, s.MaxPending)
-		fmt.Fprintf(out, "exchanges since boot: %s\n", resultsText(s.Results))
+		printList(out, fmt.Sprintf("domain %s on %s and %s: ", s.Domain, s.WireGuard, s.VXLAN),
+			fmt.Sprintf("%d of %d peers, %d of %d pending", s.Counts.Peers, s.MaxPeers, s.Counts.Pending, s.MaxPending))
+		printList(out, "exchanges since boot: ", resultsText(s.Results))
 		printWays(out, s.ByWay)
 		if s.ClockStep != nil {
 			fmt.Fprintf(out, "the clock was set by %+.0f s, as seen at %s\n", s.ClockStep.Seconds, s.ClockStep.At.Local().Format(time.DateTime))
@@ -41,15 +44,106 @@ func Print(w io.Writer, all Status, now time.Time, wide bool) error {
 		if s.Restored != nil {
 			fmt.Fprintf(out, "restored: %s\n", s.Restored)
 		}
-		fmt.Fprintf(out, "peers: %s\n", statesText(s.Peers))
-		if len(s.Peers) == 0 {
-			continue
+		printList(out, "peers: ", statesText(countStates(s.Peers)))
+		if peers := view.peers(s.Peers); len(peers) > 0 {
+			if view.Limit > 0 {
+				peers = peers[:min(len(peers), view.Limit)]
+			}
+			printPeers(out, peers, s.StaleAfter, now, view.Wide)
 		}
-		printPeers(out, s, now, wide)
 	}
 	_, err := out.WriteTo(w)
 	return err
 }
+
+// printTotals prints a table of the domains, with all of them together in its first
+// row. A single one needs none.
+func printTotals(out *bytes.Buffer, domains []Domain) {
+	if len(domains) < 2 {
+		return
+	}
+	states := make([]map[policy.State]int, len(domains))
+	total, totalStates := Domain{Domain: fmt.Sprintf("all %d domains", len(domains))}, map[policy.State]int{}
+	for i, d := range domains {
+		states[i] = countStates(d.Peers)
+		for state, n := range states[i] {
+			totalStates[state] += n
+		}
+		total.Counts.Peers += d.Counts.Peers
+		total.Counts.Pending += d.Counts.Pending
+		total.MaxPeers += d.MaxPeers
+		total.MaxPending += d.MaxPending
+	}
+	// Pending peers have a column with their limit. States that most gateways do not
+	// have get one only where they are.
+	shown := slices.DeleteFunc(slices.Clone(States), func(s policy.State) bool {
+		usual := s == policy.StateLive || s == policy.StateIdle || s == policy.StateStale
+		return s == policy.StatePending || !usual && totalStates[s] == 0
+	})
+	row := func(d Domain, states map[policy.State]int) []string {
+		cells := []string{d.Domain, fmt.Sprintf("%d/%d", d.Counts.Peers, d.MaxPeers), fmt.Sprintf("%d/%d", d.Counts.Pending, d.MaxPending)}
+		for _, s := range shown {
+			cells = append(cells, fmt.Sprint(states[s]))
+		}
+		return cells
+	}
+	head := []string{"DOMAIN", "PEERS", "PENDING"}
+	for _, s := range shown {
+		head = append(head, strings.ToUpper(string(s)))
+	}
+	rows := [][]string{head, row(total, totalStates)}
+	for i, d := range domains {
+		rows = append(rows, row(d, states[i]))
+	}
+	printColumns(out, rows)
+	fmt.Fprintln(out)
+}
+
+// printColumns prints a table of numbers with names in its first column. Names that
+// are too long for it stand above their numbers.
+func printColumns(out *bytes.Buffer, rows [][]string) {
+	widths := make([]int, len(rows[0]))
+	for _, row := range rows {
+		for i, cell := range row {
+			widths[i] = max(widths[i], len(cell))
+		}
+	}
+	others := 0
+	for _, width := range widths[1:] {
+		others += 1 + width
+	}
+	widths[0] = min(widths[0], max(columns-others, len(rows[0][0])))
+	for _, row := range rows {
+		if len(row[0]) > widths[0] {
+			fmt.Fprintln(out, row[0])
+			row[0] = ""
+		}
+		fmt.Fprintf(out, "%-*s", widths[0], row[0])
+		for i, cell := range row[1:] {
+			fmt.Fprintf(out, " %*s", widths[i+1], cell)
+		}
+		fmt.Fprintln(out)
+	}
+}
+
+// printList prints what is separated by commas, in as many lines as it takes.
+func printList(out *bytes.Buffer, title, list string) {
+	out.WriteString(title)
+	at := len(title)
+	for i, part := range strings.SplitAfter(list, ", ") {
+		if at+len(strings.TrimSuffix(part, " ")) > columns && (i > 0 || len(title) > indent) {
+			out.Truncate(len(bytes.TrimRight(out.Bytes(), " ")))
+			fmt.Fprintf(out, "\n%*s", indent, "")
+			at = indent
+		}
+		out.WriteString(part)
+		at += len(part)
+	}
+	out.WriteByte('\n')
+}
+
+// indent is how far the lines of a list stand in that follow its first.
+const indent = 4
 
 // WriteJSON writes the Status as JSON. The error is that of w.
 func (s Status) WriteJSON(w io.Writer) error {
@@ -68,11 +162,15 @@ func (s Saved) String() string {
 	return fmt.Sprintf("%d peers at %s", s.Peers, s.At.Local().Format(time.DateTime))
 }
 
-func statesText(peers []Peer) string {
+func countStates(peers []Peer) map[policy.State]int {
 	counts := map[policy.State]int{}
 	for _, p := range peers {
 		counts[p.State]++
 	}
+	return counts
+}
+
+func statesText(counts map[policy.State]int) string {
 	var parts []string
 	for _, s := range States {
 		if counts[s] > 0 {
@@ -85,12 +183,7 @@ func statesText(peers []Peer) string {
 	return strings.Join(parts, ", ")
 }
 
-// printPeers prints a table by state, those with the latest handshake first.
-func printPeers(out *bytes.Buffer, s Domain, now time.Time, wide bool) {
-	peers := slices.Clone(s.Peers)
-	slices.SortStableFunc(peers, func(a, b Peer) int {
-		return cmp.Or(cmp.Compare(slices.Index(States, a.State), slices.Index(States, b.State)), -compareTimes(a.LastHandshake, b.LastHandshake))
-	})
+func printPeers(out *bytes.Buffer, peers []Peer, staleAfter time.Duration, now time.Time, wide bool) {
 	padding := 1
 	if wide {
 		padding = 2
@@ -103,7 +196,7 @@ func printPeers(out *bytes.Buffer, s Domain, now time.Time, wide bool) {
 	}
 	for _, p := range peers {
 		if wide {
-			fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", p.Key, orDash(p.Address), p.stateText(s.StaleAfter), p.ageText(now),
+			fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", p.Key, orDash(p.Address), p.stateText(staleAfter), p.ageText(now),
 				byteText(p.Received), byteText(p.Sent), orDash(p.Endpoint))
 		} else {
 			fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\n", p.Key, p.State, p.shortAge(now), shortBytes(p.Received), shortBytes(p.Sent))
@@ -157,7 +250,7 @@ func shortBytes(n int64) string {
 func printWays(out *bytes.Buffer, results counters.Results) {
 	for _, way := range outcome.Ways {
 		if counts := results[way]; counts != nil && (len(results) > 1 || way != outcome.TCP) {
-			fmt.Fprintf(out, "  by %s: %s\n", way, resultsText(counts))
+			printList(out, fmt.Sprintf("  by %s: ", way), resultsText(counts))
 		}
 	}
 }

@@ -26,7 +26,7 @@ func TestPrint(t *testing.T) {
 	}
 	var out strings.Builder
 	all := Status{Domains: []Domain{{Domain: "a", Peers: peers}, {Domain: "b"}}}
-	if err := Print(&out, all, now, false); err != nil {
+	if err := Print(&out, all, now, View{Sort: SortState}); err != nil {
 		t.Fatal(err)
 	}
 	text := out.String()
@@ -48,7 +48,7 @@ func TestPrint(t *testing.T) {
 		at = next
 	}
 	out.Reset()
-	if err := Print(&out, all, now, true); err != nil {
+	if err := Print(&out, all, now, View{Sort: SortState, Wide: true}); err != nil {
 		t.Fatal(err)
 	}
 	if !strings.Contains(out.String(), "ENDPOINT") {
@@ -72,7 +72,12 @@ func TestPrintWide(t *testing.T) {
 			},
 		}, {Domain: "e", Results: map[outcome.Code]uint64{}}},
 	}
-	want := `exchanges without a domain since boot: unknown
+	want := `DOMAIN        PEERS PENDING LIVE IDLE STALE STATIC
+all 2 domains  1/10     0/5    0    0     1      1
+d              1/10     0/5    0    0     1      1
+e               0/0     0/0    0    0     0      0
+
+exchanges without a domain since boot: unknown
 connections to wgkex.socket: 7 accepted, 2 turned away
 
 domain d on w and v: 1 of 10 peers, 0 of 5 pending
@@ -88,8 +93,65 @@ exchanges since boot: none
 peers: none
 `
 	var out strings.Builder
-	if err := Print(&out, all, now, true); err != nil || out.String() != want {
+	if err := Print(&out, all, now, View{Sort: SortState, Wide: true}); err != nil || out.String() != want {
 		t.Errorf("%v, got\n%s\nwant\n%s", err, out.String(), want)
+	}
+}
+
+// With 20,000 peers, all kinds of peers and refusals, and long names, it still is 80
+// columns wide, and all of it is there.
+func TestPrintLarge(t *testing.T) {
+	const peers = 20000
+	long := Domain{
+		Domain: "ffmuc_muenchen_nord", WireGuard: "wg-ffmuc-nord01", VXLAN: "vx-ffmuc-nord01",
+		Counts: policy.Counts{Peers: peers, Pending: 1999}, MaxPeers: 25000, MaxPending: 2000,
+		Results: map[outcome.Code]uint64{},
+	}
+	for _, code := range outcome.Codes {
+		long.Results[code] = 12345678
+	}
+	long.ByWay = map[outcome.Way]map[outcome.Code]uint64{outcome.HTTP: long.Results, outcome.TCP: {outcome.OK: 1}}
+	for i := range peers {
+		long.Peers = append(long.Peers, Peer{Key: address.Key{byte(i), byte(i >> 8)}, State: States[i%len(States)], LastHandshake: new(time.Now())})
+	}
+	short := long
+	short.Domain = "ffww"
+	all := Status{
+		Results: long.Results, ByWay: long.ByWay, Domains: []Domain{long, short},
+		Sockets: []SocketStatus{{Unit: "wgkex@ffmuc_muenchen_nord.socket", Domain: long.Domain, Accepted: 4294967295, TurnedAway: 4294967295}},
+	}
+	var out strings.Builder
+	if err := Print(&out, all, time.Now(), View{Sort: SortKey, States: []policy.State{policy.StateStale}, Limit: 3}); err != nil {
+		t.Fatal(err)
+	}
+	text := out.String()
+	for line := range strings.Lines(text) {
+		if line = strings.TrimSuffix(line, "\n"); len(line) > 80 || strings.HasSuffix(line, " ") {
+			t.Errorf("%d columns: %q", len(line), line)
+		}
+	}
+	const want = `DOMAIN                 PEERS   PENDING LIVE IDLE STALE RESTORED LEFT-OVER STATIC
+all 2 domains    40000/50000 3998/4000 5716 5714  5714     5714      5714   5714
+ffmuc_muenchen_nord
+                 20000/25000 1999/2000 2858 2857  2857     2857      2857   2857
+ffww             20000/25000 1999/2000 2858 2857  2857     2857      2857   2857
+`
+	if !strings.HasPrefix(text, want) {
+		t.Errorf("got\n%s\nwant\n%s", text, want)
+	}
+	lines := strings.ReplaceAll(text, "\n    ", " ")
+	for _, want := range []string{
+		"\nconnections to wgkex@ffmuc_muenchen_nord.socket: 4294967295 accepted, 4294967295 turned away\n",
+		"\ndomain ffmuc_muenchen_nord on wg-ffmuc-nord01 and vx-ffmuc-nord01: 20000 of 25000 peers, 1999 of 2000 pending\n",
+		"\nexchanges since boot: " + resultsText(long.Results) + "\n  by tcp: OK 1\n  by http: " + resultsText(long.Results) + "\n",
+		"\npeers: 2858 live, 2857 idle, ",
+	} {
+		if !strings.Contains(lines, want) {
+			t.Errorf("no %q in\n%s", want, lines)
+		}
+	}
+	if n := strings.Count(text, "= stale 0 s "); n != 6 {
+		t.Errorf("%d stale peers, want 3 for each domain", n)
 	}
 }
 
@@ -100,7 +162,7 @@ func TestPrintError(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer full.Close()
-	if err := Print(full, Status{}, time.Now(), false); !errors.Is(err, syscall.ENOSPC) {
+	if err := Print(full, Status{}, time.Now(), View{}); !errors.Is(err, syscall.ENOSPC) {
 		t.Errorf("got %v", err)
 	}
 }
