@@ -14,7 +14,8 @@ const (
 	// WatchEvery is how often a Watch is drawn.
 	WatchEvery = 2 * time.Second
 	// watchShare bounds what a Watch costs: it reads the peers again when this many
-	// times as long has passed as the last reading took.
+	// times as long has passed as the last reading took, or OverviewAge, which is
+	// enough for the largest gateway and for a domain that others use.
 	watchShare = 20
 )
 
@@ -82,7 +83,7 @@ func (w Watch) Run(ctx context.Context, ticks <-chan time.Time, resized, stops <
 			continue
 		case <-ticks:
 		}
-		if w.Now().Sub(last.ended) < watchShare*last.took {
+		if w.Now().Sub(last.ended) < min(watchShare*last.took, OverviewAge) {
 			continue
 		}
 		// What was interrupted is not drawn.

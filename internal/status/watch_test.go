@@ -112,7 +112,7 @@ func TestWatchReadings(t *testing.T) {
 	}{
 		{WatchEvery / watchShare, 11},
 		{2 * WatchEvery / watchShare, 6},
-		{WatchEvery, 1},
+		{WatchEvery, 2}, // at the eighth, after OverviewAge
 	} {
 		s := &screen{took: c.took}
 		w := s.watch()
