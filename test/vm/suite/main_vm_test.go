@@ -76,6 +76,8 @@ func TestMain(m *testing.M) {
 	must(follow())
 	must(os.WriteFile("/etc/wgkex/wgkex.toml", []byte(configuration), 0o644))
 	for _, command := range []string{
+		// Those of an earlier run in this boot.
+		"for name in ffww01 ffww02 broken; do ip link del vx-$name; ip link del wg-$name; done; true",
 		"./suite-files/gateway ffww01 1 rfc4291",
 		"./suite-files/gateway ffww02 2 ffmuc",
 		"ip link add wg-broken type bridge",

@@ -75,7 +75,9 @@ func TestManualPaths(t *testing.T) {
 	accept(t, port1, "ffww01", newKey(t))
 	refuse(t, port1, "nowhere\n", "INVALID_DOMAIN")
 	sh(t, "systemctl start wgkex-local.socket wgkex-firewall wgkex-cleanup@ffww01.service; install -D /dev/null /etc/wgkex/conf.d/ffww01.toml; touch /etc/wgkex/conf.d/metrics.toml; cp /usr/lib/wgkex/wgkex.nft /etc/wgkex")
-	t.Cleanup(func() { sh(t, "systemctl stop wgkex-firewall; rm /etc/wgkex/conf.d/ffww01.toml /etc/wgkex/conf.d/metrics.toml /etc/wgkex/wgkex.nft") })
+	t.Cleanup(func() {
+		sh(t, "systemctl stop wgkex-firewall; rm /etc/wgkex/conf.d/ffww01.toml /etc/wgkex/conf.d/metrics.toml /etc/wgkex/wgkex.nft")
+	})
 	var documented []string
 	for _, page := range manuals {
 		text := manual(t, page)
