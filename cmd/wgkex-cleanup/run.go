@@ -31,6 +31,7 @@ func run(o options, reporter cleanup.Reporter) error {
 		DryRun:      o.dryRun,
 		Sleep:       time.Sleep,
 		Removed:     reporter.Removed,
+		Warn:        reporter.Warn,
 	}.Run()
 	err = domain.Privileged(err)
 	reporter.Finished(report, err)

@@ -5,14 +5,18 @@ package cleanup
 import (
 	"context"
 	"errors"
+	"fmt"
+	"io/fs"
 	"net/netip"
 	"slices"
 	"time"
 
 	"wgkex/internal/address"
 	"wgkex/internal/config"
+	"wgkex/internal/counters"
 	"wgkex/internal/domain"
 	"wgkex/internal/policy"
+	"wgkex/internal/statefile"
 )
 
 const (
@@ -48,6 +52,8 @@ type Cleanup struct {
 	// Removed is told of each peer that was removed, with its record and the
 	// time since boot then.
 	Removed func(policy.Record, time.Duration)
+	// Warn is told of what the run does not depend on.
+	Warn func(error)
 }
 
 // Report counts what a run did.
@@ -116,9 +122,12 @@ func (c Cleanup) remove(due []policy.Record, latest reading, r *Report) (removed
 	return removed, err
 }
 
-// save saves the peers that are left.
+// save saves the peers that are left, and how far the counters are.
 func (c Cleanup) save(r *Report, removed []address.Key) error {
 	return c.locked(func(d *domain.Domain) error {
+		if err := c.keepHistory(); err != nil {
+			c.Warn(fmt.Errorf("history of the counters: %w", err))
+		}
 		state, err := d.State()
 		if err == nil && state == nil { // interfaces were made anew, or the state is gone
 			_, err = d.Refresh(nil)
@@ -128,6 +137,23 @@ func (c Cleanup) save(r *Report, removed []address.Key) error {
 		}
 		return err
 	})
+}
+
+// keepHistory adds how far the counters are now. What it does not know as a history it
+// replaces.
+func (c Cleanup) keepHistory() error {
+	results, err := counters.Read(counters.Path(c.Host.Dir, c.Domain.Name))
+	if err != nil {
+		return err
+	}
+	path := counters.HistoryPath(c.Host.Dir, c.Domain.Name)
+	var history counters.History
+	if text, err := statefile.Read(path, counters.MaxHistory); err == nil {
+		history, _ = counters.ParseHistory(text)
+	} else if !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, statefile.ErrForeign) {
+		return err
+	}
+	return statefile.Write(path, history.Add(c.Host.SinceBoot(), results.Total()).Text(), 0o640)
 }
 
 // locked calls do with the domain's lock held.

@@ -7,15 +7,18 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
 
 	"wgkex/internal/address"
+	"wgkex/internal/counters"
 	"wgkex/internal/domain"
 	"wgkex/internal/domain/domaintest"
 	"wgkex/internal/kernel"
 	"wgkex/internal/kernel/kerneltest"
+	"wgkex/internal/outcome"
 	"wgkex/internal/policy"
 )
 
@@ -25,6 +28,7 @@ func key(n int) address.Key { return domaintest.Key(n) }
 type bench struct {
 	*domaintest.Gateway
 	removed []address.Key
+	warned  []string
 	dryRun  bool
 	// meanwhile, if not nil, is called in each pause between two batches.
 	meanwhile func()
@@ -46,6 +50,7 @@ func (b *bench) cleanup() (Report, error) {
 			}
 		},
 		Removed: func(r policy.Record, _ time.Duration) { b.removed = append(b.removed, r.Key) },
+		Warn:    func(err error) { b.warned = append(b.warned, err.Error()) },
 	}.Run()
 }
 
@@ -692,5 +697,70 @@ func TestOthersMeanwhile(t *testing.T) {
 	b.Between, b.Interrupt = nil, 0
 	for n := range 50 {
 		b.WantRouter(key(n), true)
+	}
+}
+
+// Each run adds how far the counters are. A file that is no history is replaced, and one
+// that cannot be is a warning, not a failure of the run.
+func TestHistory(t *testing.T) {
+	b := newBench(t)
+	path := counters.HistoryPath(b.Host.Dir, "d")
+	count := func() {
+		c, err := counters.Open(counters.Path(b.Host.Dir, "d"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.Count(outcome.TCP, outcome.OK)
+		c.Count(outcome.HTTP, outcome.OK)
+		if err := c.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+	kept := func(want string) {
+		t.Helper()
+		text, err := os.ReadFile(path)
+		if err != nil || string(text) != want {
+			t.Errorf("got %q, %v, want %q", text, err, want)
+		}
+	}
+	b.dryRun = true
+	b.run(Report{})
+	if _, err := os.Stat(path); err == nil {
+		t.Error("a dry run keeps something")
+	}
+	b.dryRun = false
+	b.run(Report{})
+	kept("wgkex-history 1\n86400\n")
+	b.Pass(15 * time.Minute)
+	count()
+	b.run(Report{})
+	kept("wgkex-history 1\n86400\n87300 OK 2\n")
+	for name, spoil := range map[string]func() error{
+		"cut":    func() error { return os.WriteFile(path, []byte("wgkex-history 1\n864"), 0o640) },
+		"a FIFO": func() error { return errors.Join(os.Remove(path), syscall.Mkfifo(path, 0o600)) },
+	} {
+		if err := spoil(); err != nil {
+			t.Fatal(err)
+		}
+		b.run(Report{})
+		t.Log(name)
+		kept("wgkex-history 1\n87300 OK 2\n")
+	}
+	if len(b.warned) != 0 {
+		t.Errorf("warned %q", b.warned)
+	}
+	if err := errors.Join(os.Remove(path), os.Mkdir(path, 0o755)); err != nil {
+		t.Fatal(err)
+	}
+	b.run(Report{})
+	if len(b.warned) != 1 || !strings.HasPrefix(b.warned[0], "history of the counters: ") {
+		t.Errorf("warned %q", b.warned)
+	}
+	if err := os.WriteFile(counters.Path(b.Host.Dir, "d"), []byte("of another kind"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	b.run(Report{})
+	if len(b.warned) != 2 {
+		t.Errorf("warned %q", b.warned)
 	}
 }

@@ -60,6 +60,11 @@ func (p Reporter) Finished(r Report, err error) {
 		logging.Field{Name: "DURATION_MS", Value: strconv.FormatInt(r.Duration.Milliseconds(), 10)})
 }
 
+// Warn tells of what a run does not depend on, for Cleanup.
+func (p Reporter) Warn(err error) {
+	p.Log(journal.PriWarning, fmt.Sprintf("cleanup of domain %s: %v", p.Domain.Name, err), p.inDomain())
+}
+
 // Failed tells of a run that could not do everything, or could not begin.
 func (p Reporter) Failed(err error) {
 	message := fmt.Sprintf("cleanup of domain %s: %v", p.Domain.Name, err)
