@@ -176,6 +176,8 @@ type fake struct {
 	status    int      // the answer of the metrics
 	code      string   // the answer over HTTP
 	asked     []string // where over HTTP
+	// unseen is that it looks from a sandbox, noUnits that it cannot ask systemd either.
+	unseen, noUnits bool
 }
 
 const (
@@ -198,12 +200,27 @@ func newFake() *fake {
 	}
 }
 
-func (f *fake) WireGuard(string) (kernel.WireGuard, error)          { return goodWG, nil }
-func (f *fake) VXLAN(string) (kernel.VXLAN, error)                  { return goodVX, nil }
-func (f *fake) Listeners() ([]systemd.Listener, error)              { return f.listeners, nil }
-func (f *fake) Active(context.Context, ...string) ([]string, error) { return f.active, nil }
+func (f *fake) WireGuard(string) (kernel.WireGuard, error) { return goodWG, nil }
+func (f *fake) VXLAN(string) (kernel.VXLAN, error)         { return goodVX, nil }
+
+func (f *fake) Listeners() ([]systemd.Listener, error) {
+	if f.unseen {
+		return nil, ErrUnseen
+	}
+	return f.listeners, nil
+}
+
+func (f *fake) Active(context.Context, ...string) ([]string, error) {
+	if f.noUnits {
+		return nil, ErrUnseen
+	}
+	return f.active, nil
+}
 
 func (f *fake) Unit(_ context.Context, name string) (systemd.Unit, error) {
+	if f.noUnits {
+		return systemd.Unit{}, ErrUnseen
+	}
 	u := f.units[name]
 	u.Name = name
 	return u, nil
@@ -500,5 +517,29 @@ func TestWhereTheExchangeIsTried(t *testing.T) {
 		if tried != c.want {
 			t.Errorf("%s on %q: tried %q, want %q", c.listen, c.device, tried, c.want)
 		}
+	}
+}
+
+// Who cannot see the ports takes systemd's word for them, and tries nothing.
+func TestUnseen(t *testing.T) {
+	cfg := goodCfg
+	cfg.HTTP = config.HTTP{Listen: []config.Listen{{Port: 8080}}}
+	cfg.Metrics = config.Metrics{Listen: []config.Listen{{Port: 9587}}}
+	f := newFake()
+	f.unseen, f.status = true, 200
+	f.units["wgkex-http.socket"] = systemd.Unit{Active: "failed", Listen: []string{"[::]:8080"}}
+	f.units[units.MetricsSocket] = systemd.Unit{Active: "active", Listen: []string{"[::]:9587"}}
+	f.active = append(f.active, "wgkex@old.socket")
+	look := func() (found []Finding) {
+		Run(t.Context(), f, cfg, where, func(f Finding) { found = append(found, f) })
+		return found
+	}
+	want(t, look(), goodOK, "ok: wgkex-local.socket: active", "ok: "+socketName+": active on port 10013",
+		"FAILED: wgkex-http.socket is failed: run wgkex apply", "warning: wgkex-metrics.socket: whoever reaches port 9587", "ok: wgkex-metrics.socket",
+		"ok: "+timerName, "FAILED: wgkex@old.socket is active but not in the configuration")
+	f.noUnits = true
+	want(t, look(), goodOK)
+	if f.tried != nil || len(f.asked) != 1 { // the metrics, from where they are served
+		t.Errorf("tried %v, %v", f.tried, f.asked)
 	}
 }
