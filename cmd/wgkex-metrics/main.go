@@ -1,4 +1,4 @@
-// wgkex-metrics serves one request for metrics, on the connection that systemd hands
+// wgkex-metrics serves one request for metrics, the status or the page, on the connection that systemd hands
 // it.
 package main
 
@@ -26,8 +26,8 @@ import (
 func main() {
 	flag.Usage = func() {
 		fmt.Fprint(flag.CommandLine.Output(), "usage: wgkex-metrics [--config DIR] [--version]\n\n"+
-			"Serves one HTTP request for metrics or the status. systemd starts it as\n"+
-			"wgkex-metrics@.service for each connection to wgkex-metrics.socket. See\n"+
+			"Serves one HTTP request for metrics, the status or the page. systemd starts it\n"+
+			"as wgkex-metrics@.service for each connection to wgkex-metrics.socket. See\n"+
 			"wgkex-metrics(8).\n")
 	}
 	dir := flag.String("config", config.Dir, "directory of the configuration")
@@ -53,7 +53,7 @@ func main() {
 			Host: domain.System, Units: systemd.UnitsOverBus,
 			Warn: func(err error) { logging.Log(journal.PriWarning, err.Error()) },
 		},
-		Effective: config.Effective, ReadEffective: config.LoadEffective, Dir: *dir,
+		Effective: config.Effective, ReadEffective: config.LoadEffective, Dir: *dir, Connect: connect,
 	}
 	if err := metrics.Serve(ctx, conn, g.Handler()); err != nil {
 		logging.Log(journal.PriErr, err.Error())

@@ -11,12 +11,12 @@ import (
 	"strings"
 )
 
-// ProbeMetrics asks a port of this gateway where metrics are served for what costs
-// nothing, and returns the status of HTTP.
+// ProbeMetrics asks a port of this gateway where metrics are served for the head of the
+// page, for which nothing is read, and returns the status of HTTP.
 func ProbeMetrics(ctx context.Context, at netip.AddrPort) (status int, err error) {
 	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
 	defer cancel()
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+at.String()+"/", nil)
+	request, err := http.NewRequestWithContext(ctx, http.MethodHead, "http://"+at.String()+"/", nil)
 	if err != nil {
 		return 0, err
 	}

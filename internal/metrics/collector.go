@@ -1,5 +1,5 @@
-// Package metrics shows what is known of the gateway to Prometheus, and serves that
-// and the status over HTTP.
+// Package metrics shows what is known of the gateway to Prometheus, and serves that, the
+// status and a page over HTTP.
 package metrics
 
 import (
@@ -15,6 +15,7 @@ import (
 	"strings"
 	"time"
 
+	"wgkex/internal/check"
 	"wgkex/internal/config"
 	"wgkex/internal/counters"
 	"wgkex/internal/outcome"
@@ -36,6 +37,9 @@ type Gateway struct {
 	// Dir is where the files of the configuration can be read, config.Dir or what is
 	// in its place.
 	Dir string
+	// Connect is how the page looks at the gateway, as far as it can be seen
+	// (check.Checker).
+	Connect func(context.Context) (g check.Gateway, disconnect func(), err error)
 }
 
 // collector is one scrape.

@@ -3,7 +3,6 @@ package metrics
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -29,17 +28,14 @@ const (
 	statusPath  = "/status.json"
 )
 
-// Handler serves the metrics and the status.
+// Handler serves the metrics, the status and the page.
 func (g Gateway) Handler() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc(metricsPath, func(w http.ResponseWriter, r *http.Request) {
 		promhttp.HandlerFor(g.Gatherer(r.Context()), promhttp.HandlerOpts{EnableOpenMetrics: true, DisableCompression: true}).ServeHTTP(w, r)
 	})
 	mux.HandleFunc(statusPath, g.serveStatus)
-	mux.HandleFunc("/{$}", func(w http.ResponseWriter, _ *http.Request) {
-		w.Header().Set("Content-Type", "text/plain; charset=utf-8")
-		fmt.Fprintf(w, "wgkex: see %s and %s\n", metricsPath, statusPath)
-	})
+	mux.HandleFunc("/{$}", g.servePage)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Cache-Control", "no-store")
 		w.Header().Set("X-Content-Type-Options", "nosniff")

@@ -17,6 +17,7 @@ import (
 	"testing"
 	"time"
 
+	"wgkex/internal/check"
 	"wgkex/internal/config"
 	"wgkex/internal/counters"
 	"wgkex/internal/domain"
@@ -73,6 +74,9 @@ func newBench(t *testing.T) *bench {
 		},
 		Effective: filepath.Join(t.TempDir(), "effective.toml"),
 		Dir:       t.TempDir(),
+		Connect: func(context.Context) (check.Gateway, func(), error) {
+			return nil, nil, errors.New("asking systemd: no")
+		},
 	}
 	b.metrics.ReadEffective = func() (config.Config, error) {
 		if _, err := os.Stat(b.metrics.Effective); err != nil {
@@ -281,7 +285,8 @@ func TestHandler(t *testing.T) {
 		{"GET", "/metrics?x=y", "", 200, text, "\n# TYPE wgkex_exchanges_total counter\n"},
 		{"HEAD", "/metrics", "", 200, text, ""},
 		{"GET", "/status.json", "", 200, "application/json", `"domain": "d"`},
-		{"GET", "/", "", 200, plain, "wgkex: see /metrics and /status.json\n"},
+		{"GET", "/", "", 200, "text/html; charset=utf-8", "asking systemd: no (it needs root)"},
+		{"HEAD", "/", "", 200, "text/html; charset=utf-8", ""},
 		{"GET", "/nosuch", "", 404, plain, "404"},
 		{"GET", "/metrics/", "", 404, plain, "404"},
 		{"POST", "/metrics", "", 405, plain, "only GET"},

@@ -22,6 +22,15 @@ func Connect(ctx context.Context) (*Manager, error) {
 	return &Manager{conn}, nil
 }
 
+// ConnectBus is Connect for who is not root: it connects over D-Bus, where there is one.
+func ConnectBus(ctx context.Context) (*Manager, error) {
+	conn, err := dbus.NewSystemConnectionContext(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("asking systemd: %w", err)
+	}
+	return &Manager{conn}, nil
+}
+
 // Close ends the connection.
 func (m *Manager) Close() { m.conn.Close() }
 
@@ -106,15 +115,9 @@ func since1970(microseconds uint64) time.Time {
 // names.
 func Units(ctx context.Context, names ...string) ([]Unit, error) { return ask(ctx, Connect, names) }
 
-// UnitsOverBus is Units for who is not root: it asks over D-Bus, where there is one.
+// UnitsOverBus is Units for who is not root.
 func UnitsOverBus(ctx context.Context, names ...string) ([]Unit, error) {
-	return ask(ctx, func(ctx context.Context) (*Manager, error) {
-		conn, err := dbus.NewSystemConnectionContext(ctx)
-		if err != nil {
-			return nil, fmt.Errorf("asking systemd: %w", err)
-		}
-		return &Manager{conn}, nil
-	}, names)
+	return ask(ctx, ConnectBus, names)
 }
 
 func ask(ctx context.Context, connect func(context.Context) (*Manager, error), names []string) ([]Unit, error) {
