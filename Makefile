@@ -16,9 +16,9 @@ GOFUMPT = mvdan.cc/gofumpt@v0.12.0
 STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
 GOVULNCHECK = golang.org/x/vuln/cmd/govulncheck@v1.9.0
 
-DEPENDENCIES = debhelper dpkg-dev e2fsprogs fakeroot gcc libc6-dev lintian mmdebstrap prometheus qemu-system-x86 scdoc shellcheck uidmap
+DEPENDENCIES = chromium debhelper dpkg-dev e2fsprogs fakeroot fonts-dejavu-core gcc libc6-dev lintian mmdebstrap prometheus qemu-system-x86 scdoc shellcheck uidmap
 
-.PHONY: all deb deps run test test-long lint unit fuzz bench vuln clean FORCE
+.PHONY: all deb deps run test test-long lint unit fuzz browser pictures bench vuln clean FORCE
 
 all: deb
 
@@ -55,7 +55,7 @@ run: $(DEB)
 # Both VMs at a time: each waits a third of its time. With one processor each they
 # are a sixth faster on two emulated ones; test-long has two. The suite of Debian 12
 # takes less time than the other, so the reboots come after it.
-test: lint unit fuzz
+test: lint unit fuzz browser
 	bench/run --smoke
 	$(MAKE) -j2 VM_CPUS=1 AFTER=vm-bookworm vm-trixie reboot-bookworm
 	@echo "all tests passed"
@@ -71,8 +71,8 @@ lint: deps
 	@unformatted=$$(go run $(GOFUMPT) -l .); \
 	if [ -n "$$unformatted" ]; then echo "not formatted by gofumpt:" $$unformatted; exit 1; fi
 	go vet ./...
-	go vet -tags vm ./...
-	go run $(STATICCHECK) -tags vm ./...
+	go vet -tags vm,browser ./...
+	go run $(STATICCHECK) -tags vm,browser ./...
 	git ls-files -co --exclude-standard | xargs awk 'FNR == 1 && /^#!.*[\/ ](ba)?sh$$/ { print FILENAME } { nextfile }' | xargs shellcheck
 	promtool check rules packaging/prometheus/wgkex.rules.yml
 	promtool test rules packaging/prometheus/wgkex.rules.test.yml
@@ -93,6 +93,15 @@ fuzz:
 			go test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) "./$$(dirname "$$file")"; \
 		done; \
 	done
+
+# The page in a real browser. The tests have as long as a slow machine takes; what they
+# wait for comes in any case.
+browser: deps
+	go test -tags browser -run '^TestBrowser|^TestPictures' -timeout 60m ./internal/metrics
+
+# Makes the pictures in the documents anew.
+pictures: deps
+	go test -tags browser -run '^TestPictures' -timeout 60m ./internal/metrics -args -pictures $(CURDIR)/docs
 
 VM_CPUS = 2
 
