@@ -319,15 +319,22 @@ func TestMetricsOfManyPeers(t *testing.T) {
 	t.Cleanup(func() { sh(t, "rm -r %s; systemctl stop measured.slice; systemctl daemon-reload", dropIn) })
 	serveMetrics(t)
 	addPeers(t, name, 20000)
-	for path, limit := range map[string]int{"/metrics": 48 << 20, "/status.json": 100 << 20} {
+	for path, limit := range map[string]int{"/metrics": 48 << 20, "/status.json": 100 << 20, "/?domain=" + name: 64 << 20} {
 		sh(t, "rm -f /run/wgkex/domains/%s.state; systemctl stop measured.slice; systemd-run -q --slice=measured.slice sleep infinity", name)
 		text, _ := get(t, path, nil)
-		if path == "/metrics" {
+		switch path {
+		case "/metrics":
 			if n := value(t, text, fmt.Sprintf(`wgkex_peers{domain="%s",state="pending"}`, name)); n != 20000 {
 				t.Errorf("%v pending peers", n)
 			}
-		} else if n := strings.Count(text, `"public_key"`); n < 20000 {
-			t.Errorf("%d public keys", n)
+		case "/status.json":
+			if n := strings.Count(text, `"public_key"`); n < 20000 {
+				t.Errorf("%d public keys", n)
+			}
+		default:
+			if n := strings.Count(text, `<code class="key">`); n != 100 || !strings.Contains(text, "1 to 100 of 20,000 peers") {
+				t.Errorf("%d peers on the page", n)
+			}
 		}
 		bytes, err := strconv.Atoi(sh(t, "cat /sys/fs/cgroup/measured.slice/memory.peak"))
 		if err != nil || bytes > limit {

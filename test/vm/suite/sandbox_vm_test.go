@@ -169,7 +169,7 @@ func TestSystemCalls(t *testing.T) {
 			for range 2 {
 				sh(t, "curl -sfg 'http://[::1]:9587/metrics' | grep -q 'wgkex_domain_up{domain=\"%s\"} 1'", domain)
 			}
-			sh(t, "curl -sfg 'http://[::1]:9587/status.json' | grep -q %s; curl -sfg 'http://[::1]:9587/'", domain)
+			sh(t, "curl -sfg 'http://[::1]:9587/status.json' | grep -q %s; curl -sfg 'http://[::1]:9587/' 'http://[::1]:9587/?domain=%[1]s'", domain)
 			sh(t, "echo nonsense | nc -N ::1 9587 | grep -q '400 Bad Request'")
 			sh(t, "curl -sg -H \"X: $(head -c 20000 /dev/zero | tr '\\0' x)\" 'http://[::1]:9587/' | grep -q '431 '")
 			sh(t, "rm %s", state)
