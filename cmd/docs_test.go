@@ -16,6 +16,7 @@ import (
 	"wgkex/internal/config"
 	"wgkex/internal/httpapi"
 	"wgkex/internal/outcome"
+	"wgkex/internal/page"
 	"wgkex/internal/policy"
 	"wgkex/internal/prepare"
 	"wgkex/internal/protocol"
@@ -182,6 +183,10 @@ func TestNumbersInDocuments(t *testing.T) {
 		{"SECURITY.md", `hold its\s+(\d+)\s+connections`, nil, httpd, `maxConnections = (\d+)`},
 		{metricsPage, `(?s)younger than (\d+) seconds, it\s+counts`, status.OverviewAge.Seconds(), "", ""},
 		{metricsPage, `(?s)others hold for more than (\d+)\s+seconds`, status.OverviewTimeout.Seconds(), "", ""},
+		{metricsPage, `itself anew each (\d+) seconds`, page.RefreshAfter.Seconds(), "", ""},
+		{metricsPage, `(?s)handshake\s+first, (\d+) at a time`, page.PageSize, "", ""},
+		{metricsPage, `(\d+) bytes at most`, nil, "internal/page/query.go", `maxSearch = (\d+)`},
+		{metricsPage, `(\d+) bytes at most`, nil, "internal/page/page.html", `maxlength="(\d+)"`},
 		{metricsPage, `headers\n:  (\d+) KiB`, nil, metricsHTTP, `takes for (\d+) KiB`},
 		{metricsPage, `headers\n:  \d+ KiB, within (\d+) seconds`, nil, metricsHTTP, `headerTimeout = (\d+) \* time.Second`},
 		{metricsPage, `a request\n:  (\d+) seconds`, nil, metricsHTTP, `answerTimeout = (\d+) \* time.Second`},
