@@ -1,20 +1,18 @@
 package kernel
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
-	"io/fs"
 	"net"
 	"net/netip"
-	"os"
-	"path/filepath"
 	"slices"
-	"strings"
 
 	"wgkex/internal/address"
 
 	"github.com/vishvananda/netlink"
-	"golang.zx2c4.com/wireguard/wgctrl"
+	"github.com/vishvananda/netlink/nl"
+	"golang.org/x/sys/unix"
 )
 
 // WireGuard is what decides whether a WireGuard interface can serve a domain.
@@ -62,7 +60,7 @@ func InspectWireGuard(name string) (WireGuard, error) {
 		return WireGuard{}, err
 	}
 	w := WireGuard{Index: link.Attrs().Index, Up: link.Attrs().Flags&net.FlagUp != 0, MTU: link.Attrs().MTU}
-	if w.IPv6, err = ipv6Enabled(name); err != nil {
+	if w.IPv6, err = ipv6Enabled(link.Attrs().Index); err != nil {
 		return WireGuard{}, err
 	}
 	if w.IPv6 {
@@ -74,16 +72,12 @@ func InspectWireGuard(name string) (WireGuard, error) {
 			w.Addresses = append(w.Addresses, addrOf(a.IP))
 		}
 	}
-	client, err := wgctrl.New()
+	// Without the peers, of which there may be many.
+	device, err := (&devices{wireguard: link}).Gateway()
 	if err != nil {
-		return WireGuard{}, fmt.Errorf("opening WireGuard's netlink: %w", err)
+		return WireGuard{}, err
 	}
-	defer client.Close()
-	device, err := client.Device(name)
-	if err != nil {
-		return WireGuard{}, fmt.Errorf("reading %s: %w", name, classify(err))
-	}
-	w.Key, w.Port = address.Key(device.PublicKey), device.ListenPort
+	w.Key, w.Port = device.Key, int(device.Port)
 	return w, nil
 }
 
@@ -125,13 +119,56 @@ func addrOf(ip net.IP) netip.Addr {
 	return addr
 }
 
-// ipv6Enabled reads disable_ipv6 of an interface
-// (Documentation/networking/ip-sysctl.rst). A kernel without IPv6 has no such
-// file.
-func ipv6Enabled(name string) (bool, error) {
-	value, err := os.ReadFile(filepath.Join("/proc/sys/net/ipv6/conf", name, "disable_ipv6"))
-	if errors.Is(err, fs.ErrNotExist) {
-		return false, nil
+// What of an interface tells about IPv6 (linux/if_link.h, linux/ipv6.h).
+const (
+	inet6Conf   = 2  // IFLA_INET6_CONF: the settings in /proc/sys/net/ipv6/conf, 32 bits each
+	disableIPv6 = 26 // DEVCONF_DISABLE_IPV6: which of them
+)
+
+// ipv6Enabled reports whether an interface may have IPv6 addresses. It asks by netlink, since
+// there is no /proc in the sandboxes.
+func ipv6Enabled(index int) (bool, error) {
+	req := nl.NewNetlinkRequest(unix.RTM_GETLINK, 0)
+	head := nl.NewIfInfomsg(unix.AF_UNSPEC)
+	head.Index = int32(index)
+	req.AddData(head)
+	messages, err := req.Execute(unix.NETLINK_ROUTE, unix.RTM_NEWLINK)
+	if err != nil {
+		return false, fmt.Errorf("reading whether IPv6 is on: %w", err)
 	}
-	return strings.TrimSpace(string(value)) == "0", err
+	for _, content := range messages {
+		if enabled, err := parseIPv6(content); enabled || err != nil {
+			return enabled, err
+		}
+	}
+	return false, nil
+}
+
+// parseIPv6 reads a RTM_NEWLINK message. An interface without IPv6, as where the kernel
+// has none or the MTU is too small, says nothing about it.
+func parseIPv6(content []byte) (enabled bool, err error) {
+	if len(content) < unix.SizeofIfInfomsg {
+		return false, errCut
+	}
+	attrs := content[unix.SizeofIfInfomsg:]
+	for _, wanted := range []uint16{unix.IFLA_AF_SPEC, unix.AF_INET6, inet6Conf} {
+		var inner []byte
+		for len(attrs) > 0 && inner == nil {
+			var kind uint16
+			var value []byte
+			if kind, value, attrs, err = cutAttribute(attrs); err != nil {
+				return false, err
+			}
+			if kind == wanted {
+				inner = value
+			}
+		}
+		if attrs = inner; attrs == nil {
+			return false, nil
+		}
+	}
+	if len(attrs) < 4*(disableIPv6+1) {
+		return false, errCut
+	}
+	return binary.NativeEndian.Uint32(attrs[4*disableIPv6:]) == 0, nil
 }
