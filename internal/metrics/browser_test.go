@@ -102,7 +102,9 @@ func (b *tab) listen(event any) {
 	case *runtime.EventExceptionThrown:
 		b.note("exception: %s", e.ExceptionDetails.Text)
 	case *log.EventEntryAdded: // violations of the policy, too
-		b.note("log: %s", e.Entry.Text)
+		if e.Entry.Level == log.EntryLevelError || e.Entry.Level == log.EntryLevelWarning {
+			b.note("log: %s", e.Entry.Text)
+		}
 	case *network.EventRequestWillBeSent:
 		if !strings.HasPrefix(e.Request.URL, b.base) || e.Type != network.ResourceTypeDocument {
 			b.note("a request for %s", e.Request.URL)
@@ -319,7 +321,7 @@ func TestBrowserFinds(t *testing.T) {
 	for _, want := range []string{
 		"pixels wide", "div is from", "div is cut", "p has a contrast of 2.8", "no language", "no title", "h3 after a heading of level 1", "2 headings of level 1", "input has no label",
 		"th has no scope", "table has no caption", "svg says nothing", "a leads nowhere", "two of #x", "section has the label of nothing", "button is too small", "script has a style or is a script",
-		"a nameless link", "a nameless button", "a nameless textbox", "0 of main", "0 of banner", "a request for http://127.0.0.1:1/x", "log: Executing inline script violates",
+		"a nameless link", "a nameless button", "a nameless textbox", "0 of main", "0 of banner", "a request for http://127.0.0.1:1/x", "Content Security Policy",
 	} {
 		if !strings.Contains(wrong, want) {
 			t.Errorf("nobody says %q:\n%s", want, wrong)
