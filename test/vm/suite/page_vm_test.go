@@ -16,6 +16,7 @@ func TestPage(t *testing.T) {
 	const name = "ffpage"
 	cleanupDomain(t, name, 44)
 	serveMetrics(t)
+	firewall(t)
 	addPeers(t, name, 120)
 	key := newKey(t)
 	accept(t, sharedPort, name, key)
@@ -50,7 +51,7 @@ func TestPage(t *testing.T) {
 		t.Errorf("nothing found in\n%s", checks)
 	}
 	fine := regexp.MustCompile(`<li>(.*?)</li>`).FindAllStringSubmatch(checks, -1)
-	if len(fine) < 3 {
+	if len(fine) < 3 || !strings.Contains(checks, "<li>wgkex-firewall.service: active</li>") {
 		t.Errorf("hardly anything is in order in\n%s", checks)
 	}
 	for _, f := range found {
