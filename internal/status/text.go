@@ -197,9 +197,9 @@ func printPeers(out *bytes.Buffer, peers []Peer, staleAfter time.Duration, now t
 	for _, p := range peers {
 		if wide {
 			fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", p.Key, orDash(p.Address), p.stateText(staleAfter), p.ageText(now),
-				byteText(p.Received), byteText(p.Sent), orDash(p.Endpoint))
+				Bytes(p.Received), Bytes(p.Sent), orDash(p.Endpoint))
 		} else {
-			fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\n", p.Key, p.State, p.shortAge(now), shortBytes(p.Received), shortBytes(p.Sent))
+			fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\n", p.Key, p.State, p.Age(now), shortBytes(p.Received), shortBytes(p.Sent))
 		}
 	}
 	_ = table.Flush() // a buffer takes all
@@ -218,8 +218,8 @@ func compareTimes(a, b *time.Time) int {
 	return a.Compare(*b)
 }
 
-// shortAge is the age of the last handshake in its largest unit.
-func (p Peer) shortAge(now time.Time) string {
+// Age is how long ago the last handshake was, in its largest unit, "-" for never.
+func (p Peer) Age(now time.Time) string {
 	if p.LastHandshake == nil {
 		return "-"
 	}
@@ -292,8 +292,8 @@ func orDash(s string) string {
 	return s
 }
 
-// byteText is a number of bytes with a binary prefix, as wg(8) shows it.
-func byteText(n int64) string {
+// Bytes is a number of bytes with a binary prefix, as wg(8) shows it.
+func Bytes(n int64) string {
 	if n < 1024 {
 		return fmt.Sprintf("%d B", n)
 	}
