@@ -212,9 +212,7 @@ func TestMetricsPrometheus(t *testing.T) {
 	config := regexp.MustCompile("(?s)```yaml\n(.*?)```").FindStringSubmatch(text)[1]
 	dir := t.TempDir()
 	sh(t, "cp /usr/share/wgkex/prometheus/wgkex.rules.yml %s; chmod 755 %[1]s", dir)
-	config = "global:\n  scrape_interval: 2s\n  scrape_timeout: 2s\n  evaluation_interval: 5s\n" + strings.ReplaceAll(config, "/etc/prometheus", dir)
-	// An emulated gateway needs more than the two seconds.
-	config = strings.ReplaceAll(config, "2s", "20s")
+	config = "global:\n  scrape_interval: 10s\n  scrape_timeout: 10s\n  evaluation_interval: 5s\n" + strings.ReplaceAll(config, "/etc/prometheus", dir)
 	if err := os.WriteFile(dir+"/prometheus.yml", []byte(config), 0o644); err != nil {
 		t.Fatal(err)
 	}
