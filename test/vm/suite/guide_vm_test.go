@@ -180,7 +180,7 @@ func TestGuideMetrics(t *testing.T) {
 	_, text, _ := strings.Cut(section(t, document(t, "operating.md"), "Prometheus"), "textfile collector")
 	sh(t, "mkdir -p /var/lib/prometheus/node-exporter")
 	t.Cleanup(func() {
-		sh(t, "systemctl disable --now wgkex-textfile.timer; rm -r /var/lib/prometheus /etc/systemd/system/wgkex-textfile.*; systemctl daemon-reload")
+		sh(t, "systemctl disable --now wgkex-textfile.timer; systemctl stop wgkex-textfile.service; systemctl reset-failed wgkex-textfile.service; rm -r /var/lib/prometheus /etc/systemd/system/wgkex-textfile.*; systemctl daemon-reload")
 	})
 	copied(t, script(text, ""))
 	sh(t, "systemctl start wgkex-textfile.service")
