@@ -313,7 +313,9 @@ func TestMetricsOfManyPeers(t *testing.T) {
 	cleanupDomain(t, name, 43)
 	// The kernel waits for each peer of an interface that goes, minutes in all. So it
 	// stays by another name.
-	t.Cleanup(func() { sh(t, "ip link set wg-%s down; ip link set wg-%[1]s name wg-left; ip link add wg-%[1]s type bridge", name) })
+	t.Cleanup(func() {
+		sh(t, "ip link set wg-%s down; ip link set wg-%[1]s name wg-left; ip link add wg-%[1]s type bridge", name)
+	})
 	// What the service took is known as long as something else is in its slice.
 	const dropIn = "/run/systemd/system/wgkex-metrics@.service.d"
 	sh(t, "mkdir -p %s; printf '[Service]\nSlice=measured.slice\n' > %[1]s/test.conf; systemctl daemon-reload", dropIn)
