@@ -11,24 +11,11 @@ import (
 
 // completeDomains offers the shell the names of the domains.
 func completeDomains(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
-	names, err := domainNames()
+	cfg, err := config.LoadEffective()
 	if err != nil {
 		return nil, cobra.ShellCompDirectiveError
 	}
-	return names, cobra.ShellCompDirectiveNoFileComp
-}
-
-// domainNames are those of the configuration of the last daemon-reload.
-func domainNames() ([]string, error) {
-	cfg, err := config.LoadEffective()
-	if err != nil {
-		return nil, err
-	}
-	var names []string
-	for _, d := range cfg.Sorted() {
-		names = append(names, d.Name)
-	}
-	return names, nil
+	return cfg.Names(), cobra.ShellCompDirectiveNoFileComp
 }
 
 // completeList completes a list that is separated by commas, each word once, by what

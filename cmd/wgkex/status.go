@@ -80,8 +80,7 @@ func statusCommand() *cobra.Command {
 func readStatus(ctx context.Context, names []string, warn func(error)) (*status.Status, error) {
 	cfg, domains, err := config.EffectiveDomains(names...)
 	if errors.Is(err, config.ErrNoDomain) {
-		known, _ := domainNames()
-		return nil, wrongUsage{fmt.Errorf("%w: must be one of %s", err, strings.Join(known, ", "))}
+		return nil, wrongUsage{fmt.Errorf("%w: must be one of %s", err, strings.Join(cfg.Names(), ", "))}
 	}
 	if err != nil {
 		return nil, err

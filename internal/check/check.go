@@ -241,7 +241,7 @@ func Run(ctx context.Context, g Gateway, cfg config.Config, where Where, report 
 			case s.Metrics && ok:
 				status, err := g.Metrics(ctx, at)
 				return metrics(s, at, status, err)
-			case unseen:
+			case unseen, !ok && s.Path == "":
 				return findings{{Level: OK, Text: fmt.Sprintf("%s: active on %s", s.Unit, s.Where())}}
 			case s.HTTP && ok:
 				code, err := g.HTTPExchange(ctx, "tcp", at.String())
@@ -249,8 +249,6 @@ func Run(ctx context.Context, g Gateway, cfg config.Config, where Where, report 
 			case s.Path != "":
 				code, err := g.HTTPExchange(ctx, "unix", s.Path)
 				return httpAnswer(s, s.Path, code, err)
-			case !ok:
-				return findings{{Text: fmt.Sprintf("%s: active on %s", s.Unit, s.Where())}}
 			}
 			got, err := g.Exchange(ctx, at)
 			return answer(s, u, at, got, err)

@@ -118,6 +118,9 @@ func (c Config) Prohibited(key address.Key) bool {
 	return slices.Contains(c.ProhibitedKeys, key)
 }
 
+// Names are those of the domains, in order.
+func (c Config) Names() []string { return slices.Sorted(maps.Keys(c.Domains)) }
+
 // Sorted is the domains in the order of their names.
 func (c Config) Sorted() []Domain {
 	return slices.SortedFunc(maps.Values(c.Domains), func(a, b Domain) int { return cmp.Compare(a.Name, b.Name) })
@@ -171,7 +174,7 @@ func EffectiveDomain(name string) (Config, Domain, error) {
 }
 
 // EffectiveDomains is the named domains of the Effective configuration, all without
-// a name, and all of that.
+// a name, and all of that, which is there with ErrNoDomain, too.
 func EffectiveDomains(names ...string) (Config, []Domain, error) {
 	c, err := LoadEffective()
 	if err != nil {
@@ -184,7 +187,7 @@ func EffectiveDomains(names ...string) (Config, []Domain, error) {
 	for _, name := range names {
 		d, ok := c.Domains[name]
 		if !ok {
-			return Config{}, nil, fmt.Errorf("domain %s is %w, %s", name, ErrNoDomain, Effective)
+			return c, nil, fmt.Errorf("domain %s is %w, %s", name, ErrNoDomain, Effective)
 		}
 		domains = append(domains, d)
 	}

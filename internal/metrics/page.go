@@ -6,7 +6,6 @@ import (
 	"io"
 	"net/http"
 	"os"
-	"reflect"
 	"strconv"
 	"strings"
 
@@ -21,18 +20,15 @@ import (
 // servePage serves the page. HEAD reads nothing.
 func (g Gateway) servePage(w http.ResponseWriter, r *http.Request) {
 	cfg, err := g.ReadEffective()
+	g.ReadEffective = func() (config.Config, error) { return cfg, err } // all of the page goes by the same
 	loaded := err == nil
-	var names []string
-	for _, d := range cfg.Sorted() {
-		names = append(names, d.Name)
-	}
-	query, err := page.ParseQuery(r.URL.Query(), names)
-	if err != nil {
+	query, queryErr := page.ParseQuery(r.URL.Query(), cfg.Names())
+	if queryErr != nil {
 		code := http.StatusBadRequest
-		if errors.Is(err, page.ErrNoDomain) {
+		if errors.Is(queryErr, page.ErrNoDomain) {
 			code = http.StatusNotFound
 		}
-		http.Error(w, err.Error(), code)
+		http.Error(w, queryErr.Error(), code)
 		return
 	}
 	h := w.Header()
@@ -106,7 +102,7 @@ func (g Gateway) check(ctx context.Context, cfg config.Config, loaded bool, show
 			return
 		}
 		shown.Files = page.Changed
-		if loaded && reflect.DeepEqual(c.Config, cfg) {
+		if c.Current() {
 			shown.Files = page.Current
 		}
 	}

@@ -1,6 +1,7 @@
 package page
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -146,13 +147,5 @@ func (q Query) choose(peers []status.Peer) (chosen []*status.Peer, total, page, 
 // newer orders peers by their last handshake, and those that never had one by their key
 // after all others.
 func newer(a, b *status.Peer) int {
-	switch {
-	case a.LastHandshake == nil && b.LastHandshake != nil:
-		return 1
-	case a.LastHandshake != nil && b.LastHandshake == nil:
-		return -1
-	case a.LastHandshake != nil && !a.LastHandshake.Equal(*b.LastHandshake):
-		return b.LastHandshake.Compare(*a.LastHandshake)
-	}
-	return slices.Compare(a.Key[:], b.Key[:])
+	return cmp.Or(-status.CompareTimes(a.LastHandshake, b.LastHandshake), slices.Compare(a.Key[:], b.Key[:]))
 }

@@ -1,25 +1,14 @@
 package status
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"io/fs"
 
-	"wgkex/internal/config"
 	"wgkex/internal/counters"
 	"wgkex/internal/domain"
 	"wgkex/internal/statefile"
 )
-
-// Domain reads one domain with its peers, but for its counters.
-func (s Source) Domain(ctx context.Context, c config.Domain) (Domain, error) {
-	d, err := s.domain(ctx, c)
-	if err != nil {
-		return d, domain.Privileged(err)
-	}
-	return d, nil
-}
 
 // History is how far the counters of a domain were over the last day, empty where cleanup
 // has not kept anything yet.

@@ -150,10 +150,10 @@ func (s Source) Collect(ctx context.Context, cfg config.Config, domains []config
 	}
 	all.Results, all.ByWay = s.results("")
 	found, errs := make([]Domain, len(domains)), make([]error, len(domains))
-	each(domains, func(i int, d config.Domain) { found[i], errs[i] = s.domain(ctx, d) })
+	each(domains, func(i int, d config.Domain) { found[i], errs[i] = s.Domain(ctx, d) })
 	for i, d := range domains {
 		if errs[i] != nil {
-			errs[i] = fmt.Errorf("domain %s: %w", d.Name, domain.Privileged(errs[i]))
+			errs[i] = fmt.Errorf("domain %s: %w", d.Name, errs[i])
 			continue
 		}
 		found[i].Results, found[i].ByWay = s.results(d.Name)
@@ -202,13 +202,13 @@ func (s Source) results(name string) (total map[outcome.Code]uint64, byWay count
 	return results.Total(), results
 }
 
-// domain reads one domain but for its counters.
-func (s Source) domain(ctx context.Context, c config.Domain) (read Domain, err error) {
+// Domain reads one domain with its peers, but for its counters.
+func (s Source) Domain(ctx context.Context, c config.Domain) (read Domain, err error) {
 	err = s.Host.Locked(ctx, c, DomainTimeout, func(d *domain.Domain) (err error) {
 		read, err = s.read(c, d)
 		return err
 	})
-	return read, err
+	return read, domain.Privileged(err)
 }
 
 // head is what is known of a domain without its peers.

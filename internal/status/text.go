@@ -205,8 +205,8 @@ func printPeers(out *bytes.Buffer, peers []Peer, staleAfter time.Duration, now t
 	_ = table.Flush() // a buffer takes all
 }
 
-// compareTimes orders times, none before all others.
-func compareTimes(a, b *time.Time) int {
+// CompareTimes orders times, none before all others.
+func CompareTimes(a, b *time.Time) int {
 	switch {
 	case a == nil && b == nil:
 		return 0

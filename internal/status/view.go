@@ -95,7 +95,7 @@ func (v View) peers(all []Peer) []Peer {
 
 // compare compares two peers, nil for no order.
 func (s Sort) compare() func(a, b Peer) int {
-	latest := func(a, b Peer) int { return -compareTimes(a.LastHandshake, b.LastHandshake) }
+	latest := func(a, b Peer) int { return -CompareTimes(a.LastHandshake, b.LastHandshake) }
 	switch s {
 	case SortState:
 		return func(a, b Peer) int {
