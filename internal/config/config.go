@@ -54,6 +54,9 @@ type Config struct {
 	HTTP    HTTP
 	Metrics Metrics
 	Gateway Gateway
+	MQTT    MQTT
+	// Weights of gateways by name, see Weight.
+	Weights map[string]int
 }
 
 // Metrics is the configuration of wgkex-metrics.socket.
@@ -274,10 +277,14 @@ func (c Config) TOML() ([]byte, error) {
 		"http":    c.HTTP.table(),
 		"metrics": c.Metrics.table(len(c.Domains) > 0),
 		"gateway": notEmpty(map[string]string{"name": c.Gateway.Name, "address": c.Gateway.Address}),
+		"mqtt":    c.MQTT.table(),
 	} {
 		if len(table) > 0 {
 			top[name] = table
 		}
+	}
+	if len(c.Weights) > 0 {
+		top["gateways"] = c.Weights
 	}
 	return toml.Marshal(top)
 }

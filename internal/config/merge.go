@@ -20,7 +20,7 @@ import (
 
 // The keys that there are.
 var (
-	topKeys     = []string{"listen", "reply", "prohibited_keys", "domains", "http", "metrics", "gateway"}
+	topKeys     = []string{"listen", "reply", "prohibited_keys", "domains", "http", "metrics", "gateway", "mqtt", "gateways"}
 	domainKeys  = []string{"wireguard", "vxlan", "listen", "addresses", "max_peers", "max_pending", "stale_after"}
 	httpKeys    = []string{"listen", "socket", "trusted_proxies", "default_domain"}
 	metricsKeys = []string{"listen", "enabled"}
@@ -95,6 +95,7 @@ func (m *merge) config() Config {
 	m.mistakes, m.settings = nil, map[string]setting{}
 	c := Config{Domains: map[string]Domain{}}
 	domains := map[string]place{} // where each is mentioned first
+	weights := map[string]int{}
 	for _, s := range m.sources {
 		for key, value := range s.tree {
 			switch key {
@@ -108,6 +109,10 @@ func (m *merge) config() Config {
 				m.table(s.path, key, value, metricsKeys)
 			case "gateway":
 				m.table(s.path, key, value, gatewayKeys)
+			case "mqtt":
+				m.table(s.path, key, value, mqttKeys)
+			case "gateways":
+				m.weigh(s.path, value, weights)
 			default:
 				m.set(place{s.path, keyPath(key)}, key, value, topKeys)
 			}
@@ -133,6 +138,10 @@ func (m *merge) config() Config {
 	c.HTTP = m.http(c.Domains, listens)
 	c.Metrics = m.metrics(c.Domains, listens)
 	c.Gateway = m.gateway()
+	c.MQTT = m.mqtt()
+	if len(weights) > 0 {
+		c.Weights = weights
+	}
 	return c
 }
 
