@@ -28,7 +28,7 @@ var layers = [][]string{
 	{"internal/exchange", "internal/cleanup", "internal/restore", "internal/units", "internal/systemd"},
 	{"internal/domain"},
 	{"internal/kernel", "internal/config", "internal/counters", "internal/logging", "internal/statefile", "internal/client"},
-	{"internal/saved", "internal/httpapi"},
+	{"internal/saved", "internal/httpapi", "internal/message"},
 	{"internal/policy", "internal/protocol"},
 	{"internal/address", "internal/outcome", "internal/version"},
 }

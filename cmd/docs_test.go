@@ -15,6 +15,7 @@ import (
 	"wgkex/internal/client"
 	"wgkex/internal/config"
 	"wgkex/internal/httpapi"
+	"wgkex/internal/message"
 	"wgkex/internal/outcome"
 	"wgkex/internal/page"
 	"wgkex/internal/policy"
@@ -85,6 +86,8 @@ func TestNumbersInDocuments(t *testing.T) {
 		{restorePage, `(?s)_MemoryMax=_.*?Defaults to (\w+)`, nil, "units/wgkex-restore@.service", `MemoryMax=(\w+)`},
 		{restorePage, `(?s)_MemoryMax=_.*?Defaults to (\w+)`, nil, "units/wgkex-save@.service", `MemoryMax=(\w+)`},
 		{restorePage, `(?s)_TimeoutStopSec=_.*?Defaults to (\d+)`, nil, "units/wgkex-save@.service", `TimeoutStopSec=(\d+)`},
+		{"docs/mqtt.md", `payloads of more than (\d+) bytes`, message.MaxPayload, "", ""},
+		{"docs/mqtt.md", `handshake in the last (\d+) seconds`, policy.LiveFor.Seconds(), "", ""},
 		{localPage, `a public key have (\d+) bytes at most`, protocol.MaxLine, "", ""},
 		{httpPage, `keeps up to (\d+) connections`, nil, httpdNew, `maxLinks = (\d+)`},
 		{httpPage, `(?s)lines of a request\n:\s+(\d+)`, nil, "internal/httpd/httpd.go", `maxLines = (\d+)`},

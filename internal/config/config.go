@@ -10,12 +10,10 @@ import (
 	"net/netip"
 	"os"
 	"slices"
-	"strings"
 	"time"
 
 	"wgkex/internal/address"
 	"wgkex/internal/policy"
-	"wgkex/internal/protocol"
 
 	"github.com/pelletier/go-toml/v2"
 )
@@ -37,7 +35,6 @@ const (
 	defaultStaleAfter = time.Hour
 	minStaleAfter     = policy.LiveFor // a younger handshake is that of a live tunnel
 
-	maxDomainName    = protocol.MaxLine
 	maxInterfaceName = 15 // IFNAMSIZ less the NUL
 )
 
@@ -341,16 +338,6 @@ func (l Listen) value() any {
 		return int64(l.Port)
 	}
 	return l.String()
-}
-
-// ValidDomainName reports whether a domain may have this name: it has to be a
-// systemd instance name and a file name without any escaping.
-func ValidDomainName(s string) bool {
-	ok := len(s) >= 1 && len(s) <= maxDomainName && s[0] != '.' && s[0] != '-'
-	for _, c := range []byte(s) {
-		ok = ok && (c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || strings.IndexByte("_.-", c) >= 0)
-	}
-	return ok
 }
 
 // validInterfaceName is the kernel's dev_valid_name() in net/core/dev.c,

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"wgkex/internal/address"
+	"wgkex/internal/protocol"
 
 	"github.com/pelletier/go-toml/v2/unstable"
 )
@@ -226,8 +227,8 @@ func (m *merge) domain(name string, here place, listens map[string]Listen, inter
 	path := func(key string) string { return keyPath("domains", name, key) }
 	at := func(key string) place { return m.settings[path(key)].place }
 
-	if !ValidDomainName(name) {
-		m.fail(here, "domain name %q: must be 1 to %d of A-Z a-z 0-9 _ . - and begin with a letter, a digit or _", name, maxDomainName)
+	if !protocol.ValidName(name) {
+		m.fail(here, "domain name %q: must be 1 to %d of A-Z a-z 0-9 _ . - and begin with a letter, a digit or _", name, protocol.MaxLine)
 		return Domain{} // the other messages would have to quote it
 	}
 	d := Domain{
@@ -377,8 +378,8 @@ func (m *merge) metrics(domains map[string]Domain, listens map[string]Listen) (c
 // gateway checks how this gateway is called.
 func (m *merge) gateway() (g Gateway) {
 	g.Name, g.Address = get(m, "gateway.name", ""), get(m, "gateway.address", "")
-	if g.Name != "" && !ValidDomainName(g.Name) {
-		m.fail(m.settings["gateway.name"].place, "gateway.name is %q: must be 1 to %d of A-Z a-z 0-9 _ . - and begin with a letter, a digit or _", g.Name, maxDomainName)
+	if g.Name != "" && !protocol.ValidName(g.Name) {
+		m.fail(m.settings["gateway.name"].place, "gateway.name is %q: must be 1 to %d of A-Z a-z 0-9 _ . - and begin with a letter, a digit or _", g.Name, protocol.MaxLine)
 	}
 	if _, err := netip.ParseAddr(g.Address); g.Address != "" && err != nil && (len(g.Address) > maxHostName || !plain(g.Address, ".-")) {
 		m.fail(m.settings["gateway.address"].place, "gateway.address is %q: must be a host name or an IP address, without a port", g.Address)

@@ -7,6 +7,8 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+
+	"wgkex/internal/protocol"
 )
 
 var mqttKeys = []string{"url", "username", "password_file", "ca_file", "certificate_file", "key_file"}
@@ -145,8 +147,8 @@ func (m *merge) weigh(file string, value any, weights map[string]int) {
 		n, ok := as[int64](m, at, value)
 		switch {
 		case !ok:
-		case !ValidDomainName(name):
-			m.fail(at, "gateway name %q: must be 1 to %d of A-Z a-z 0-9 _ . - and begin with a letter, a digit or _", name, maxDomainName)
+		case !protocol.ValidName(name):
+			m.fail(at, "gateway name %q: must be 1 to %d of A-Z a-z 0-9 _ . - and begin with a letter, a digit or _", name, protocol.MaxLine)
 		case n < 0 || n > maxWeight:
 			m.fail(at, "the weight %d is out of range: must be 0 to %d", n, maxWeight)
 		default:

@@ -14,6 +14,7 @@ import (
 	"strings"
 
 	"wgkex/internal/config"
+	"wgkex/internal/protocol"
 
 	"github.com/coreos/go-systemd/v22/unit"
 )
@@ -113,7 +114,7 @@ func LimitsOf(c config.Config) (limits Limits) {
 			case s.HTTP && !l.Addr.IsValid():
 				limits.TunnelPorts = append(limits.TunnelPorts, l.Port)
 				for _, d := range c.Sorted() {
-					if config.ValidDomainName(d.WireGuard) { // others cannot be in a unit
+					if protocol.ValidName(d.WireGuard) { // others cannot be in a unit
 						limits.Interfaces = append(limits.Interfaces, d.WireGuard)
 					}
 				}
