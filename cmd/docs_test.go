@@ -14,6 +14,7 @@ import (
 	"wgkex/internal/cleanup"
 	"wgkex/internal/client"
 	"wgkex/internal/config"
+	"wgkex/internal/gateways"
 	"wgkex/internal/httpapi"
 	"wgkex/internal/message"
 	"wgkex/internal/outcome"
@@ -86,6 +87,8 @@ func TestNumbersInDocuments(t *testing.T) {
 		{restorePage, `(?s)_MemoryMax=_.*?Defaults to (\w+)`, nil, "units/wgkex-restore@.service", `MemoryMax=(\w+)`},
 		{restorePage, `(?s)_MemoryMax=_.*?Defaults to (\w+)`, nil, "units/wgkex-save@.service", `MemoryMax=(\w+)`},
 		{restorePage, `(?s)_TimeoutStopSec=_.*?Defaults to (\d+)`, nil, "units/wgkex-save@.service", `TimeoutStopSec=(\d+)`},
+		{"docs/http.md", `(?s)said their number in the last (\d+) minutes`, gateways.SilentFor.Minutes(), "", ""},
+		{"docs/http.md", `gets the same gateway for (\d+) minutes`, gateways.StickFor.Minutes(), "", ""},
 		{"docs/mqtt.md", `payloads of more than (\d+) bytes`, message.MaxPayload, "", ""},
 		{"docs/mqtt.md", `handshake in the last (\d+) seconds`, policy.LiveFor.Seconds(), "", ""},
 		{localPage, `a public key have (\d+) bytes at most`, protocol.MaxLine, "", ""},

@@ -92,6 +92,22 @@ type Gateway struct {
 	Address string
 }
 
+// OwnName is Name or, where that is not set, the name of the host.
+func (g Gateway) OwnName() (string, error) {
+	if g.Name != "" {
+		return g.Name, nil
+	}
+	return os.Hostname()
+}
+
+// OwnAddress is Address or, where that is not set, OwnName.
+func (g Gateway) OwnAddress() (string, error) {
+	if g.Address != "" {
+		return g.Address, nil
+	}
+	return g.OwnName()
+}
+
 // Domain is the configuration of one domain.
 type Domain struct {
 	Name      string

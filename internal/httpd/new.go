@@ -1,12 +1,10 @@
 package httpd
 
 import (
-	"cmp"
 	"context"
 	"fmt"
 	"hash/fnv"
 	"net/netip"
-	"os"
 	"slices"
 	"strconv"
 	"sync"
@@ -14,9 +12,11 @@ import (
 
 	"wgkex/internal/client"
 	"wgkex/internal/config"
+	"wgkex/internal/gateways"
 	"wgkex/internal/httpapi"
 	"wgkex/internal/logging"
 	"wgkex/internal/protocol"
+	"wgkex/internal/statefile"
 
 	"github.com/coreos/go-systemd/v22/journal"
 )
@@ -36,10 +36,33 @@ const (
 	failureEvery = 10 * time.Second
 )
 
-// New makes a Server that asks the local socket for exchanges, by the configuration
-// that load reads.
-func New(socket string, load func() (config.Config, error), log func(journal.Priority, string, ...logging.Field)) *Server {
-	links := &client.Links{Socket: socket, Idle: linkIdle, Patience: linkPatience}
+// Gateway is what HTTP needs of this gateway.
+type Gateway struct {
+	// Socket is its local socket.
+	Socket string
+	// Config reads the configuration.
+	Config func() (config.Config, error)
+	// Known reads what is known of the gateways, SinceBoot is the clock of that.
+	Known     func() (gateways.Known, error)
+	SinceBoot func() time.Duration
+	Log       func(journal.Priority, string, ...logging.Field)
+}
+
+// KnownReloaded reads the file with what is known of the gateways, when it was replaced.
+func KnownReloaded(path string) func() (gateways.Known, error) {
+	return statefile.Reloaded(path, func() (gateways.Known, error) {
+		text, err := statefile.Read(path, gateways.MaxSize)
+		if err != nil {
+			return nil, err
+		}
+		return gateways.Parse(text)
+	})
+}
+
+// New makes a Server that asks the local socket for exchanges.
+func New(g Gateway) *Server {
+	load, log := g.Config, g.Log
+	links := &client.Links{Socket: g.Socket, Idle: linkIdle, Patience: linkPatience}
 	api := &httpapi.API{
 		Exchange: func(ctx context.Context, r protocol.Request) (protocol.Answer, error) {
 			defer Busy(ctx)()
@@ -56,6 +79,10 @@ func New(socket string, load func() (config.Config, error), log func(journal.Pri
 			log(journal.PriErr, fmt.Sprintf("requests cannot be answered: %v", err))
 		}),
 	}
+	choice := chooser{Gateway: g, failed: nowAndThen(func(err error) {
+		log(journal.PriWarning, fmt.Sprintf("all routers are kept here: %v", err))
+	})}
+	api.Elsewhere = choice.elsewhere
 	troubled := nowAndThen(func(err error) { log(journal.PriErr, err.Error()) })
 	trusted := func(addr netip.Addr) bool {
 		cfg, err := load()
@@ -80,12 +107,9 @@ func linkOf(domain string) string {
 
 // settings is what the configuration says about HTTP.
 func settings(cfg config.Config) (httpapi.Settings, error) {
-	address := cmp.Or(cfg.Gateway.Address, cfg.Gateway.Name)
-	if address == "" {
-		var err error
-		if address, err = os.Hostname(); err != nil {
-			return httpapi.Settings{}, err
-		}
+	address, err := cfg.Gateway.OwnAddress()
+	if err != nil {
+		return httpapi.Settings{}, err
 	}
 	return httpapi.Settings{TrustedProxies: cfg.HTTP.TrustedProxies, DefaultDomain: cfg.HTTP.DefaultDomain, Address: address}, nil
 }

@@ -22,8 +22,8 @@ const (
 	MaxPayload = 1024
 	// MaxTopic is the longest topic that is read, in bytes.
 	MaxTopic = 256
-	// maxLive is far more than any gateway has.
-	maxLive = 1 << 30
+	// MaxLive is the largest number of peers, far more than any gateway has.
+	MaxLive = 1 << 30
 	// maxHostName is the longest name of a host (RFC 1035 section 2.3.4).
 	maxHostName = 253
 )
@@ -124,6 +124,35 @@ type payload struct {
 	LinkAddress     string
 }
 
+// MarshalJSON is the payload of Data.
+func (e Endpoint) MarshalJSON() ([]byte, error) {
+	return json.Marshal(payload{e.Host, e.Port, e.Key.String(), e.Link.String()})
+}
+
+// UnmarshalJSON reads what MarshalJSON has written, and nothing that no router could
+// connect to.
+func (e *Endpoint) UnmarshalJSON(text []byte) error {
+	var p payload
+	if json.Unmarshal(text, &p) != nil {
+		return fmt.Errorf("%w: not JSON of its fields", ErrPayload)
+	}
+	key, err := address.ParseKey(p.PublicKey)
+	if err != nil {
+		return fmt.Errorf("%w: the public key is %w", ErrPayload, err)
+	}
+	link, err := netip.ParseAddr(p.LinkAddress)
+	switch {
+	case err != nil || link.Zone() != "" || link.IsUnspecified() || link.IsMulticast() || link.Is4In6():
+		return fmt.Errorf("%w: LinkAddress is no address of a gateway", ErrPayload)
+	case !validHost(p.ExternalAddress):
+		return fmt.Errorf("%w: ExternalAddress is no host", ErrPayload)
+	case p.Port == 0:
+		return fmt.Errorf("%w: Port is no port", ErrPayload)
+	}
+	*e = Endpoint{p.ExternalAddress, p.Port, key, link}
+	return nil
+}
+
 // Message is that of Heard. Nothing is what removes a retained message (MQTT 5 section
 // 3.3.1.3).
 func (d Data) Message() Message {
@@ -131,7 +160,7 @@ func (d Data) Message() Message {
 	if d.Endpoint == (Endpoint{}) {
 		return m
 	}
-	text, err := json.Marshal(payload{d.Endpoint.Host, d.Endpoint.Port, d.Endpoint.Key.String(), d.Endpoint.Link.String()})
+	text, err := json.Marshal(d.Endpoint)
 	if err != nil {
 		panic(err) // the type is above
 	}
@@ -266,7 +295,7 @@ func readLive(gateway, domain, text string) (Heard, error) {
 // readNumber reads a number that is at least -1 and written as usual.
 func readNumber(text string) (int, error) {
 	n, err := strconv.ParseInt(text, 10, 32)
-	if err != nil || n < -1 || n > maxLive || strconv.FormatInt(n, 10) != text {
+	if err != nil || n < -1 || n > MaxLive || strconv.FormatInt(n, 10) != text {
 		return 0, fmt.Errorf("%w: not a number from -1 on", ErrPayload)
 	}
 	return int(n), nil
@@ -277,24 +306,12 @@ func readData(gateway, domain, text string) (Heard, error) {
 	if text == "" {
 		return d, nil
 	}
-	var p payload
-	if json.Unmarshal([]byte(text), &p) != nil {
-		return nil, fmt.Errorf("%w: not JSON of its fields", ErrPayload)
+	if err := json.Unmarshal([]byte(text), &d.Endpoint); err != nil {
+		if !errors.Is(err, ErrPayload) { // of what is no JSON at all
+			err = fmt.Errorf("%w: not JSON", ErrPayload)
+		}
+		return nil, err
 	}
-	key, err := address.ParseKey(p.PublicKey)
-	if err != nil {
-		return nil, fmt.Errorf("%w: the public key is %w", ErrPayload, err)
-	}
-	link, err := netip.ParseAddr(p.LinkAddress)
-	switch {
-	case err != nil || link.Zone() != "" || link.IsUnspecified() || link.IsMulticast() || link.Is4In6():
-		return nil, fmt.Errorf("%w: LinkAddress is no address of a gateway", ErrPayload)
-	case !validHost(p.ExternalAddress):
-		return nil, fmt.Errorf("%w: ExternalAddress is no host", ErrPayload)
-	case p.Port == 0:
-		return nil, fmt.Errorf("%w: Port is no port", ErrPayload)
-	}
-	d.Endpoint = Endpoint{p.ExternalAddress, p.Port, key, link}
 	return d, nil
 }
 
