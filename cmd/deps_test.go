@@ -27,7 +27,7 @@ var layers = [][]string{
 	{"internal/serve", "internal/apply", "internal/check", "internal/status", "internal/prepare", "internal/generator", "internal/httpd"},
 	{"internal/exchange", "internal/cleanup", "internal/restore", "internal/units", "internal/systemd"},
 	{"internal/domain"},
-	{"internal/kernel", "internal/config", "internal/counters", "internal/logging", "internal/client"},
+	{"internal/kernel", "internal/config", "internal/counters", "internal/logging", "internal/client", "internal/announce"},
 	{"internal/statefile", "internal/clock"},
 	{"internal/saved", "internal/httpapi", "internal/gateways"},
 	{"internal/message"},
