@@ -24,7 +24,7 @@ var layers = [][]string{
 	{"cmd/wgkex", "cmd/wgkex-handler", "cmd/wgkex-cleanup", "cmd/wgkex-generator", "cmd/wgkex-local", "cmd/wgkex-restore", "cmd/wgkex-http", "cmd/wgkex-metrics"},
 	{"internal/metrics"},
 	{"internal/page"},
-	{"internal/serve", "internal/apply", "internal/check", "internal/status", "internal/prepare", "internal/generator", "internal/httpd"},
+	{"internal/serve", "internal/apply", "internal/check", "internal/status", "internal/prepare", "internal/generator", "internal/httpd", "internal/relay"},
 	{"internal/exchange", "internal/cleanup", "internal/restore", "internal/units", "internal/systemd"},
 	{"internal/domain"},
 	{"internal/kernel", "internal/config", "internal/counters", "internal/logging", "internal/client", "internal/announce"},

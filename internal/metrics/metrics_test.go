@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -18,10 +19,12 @@ import (
 	"time"
 
 	"wgkex/internal/check"
+	"wgkex/internal/client"
 	"wgkex/internal/config"
 	"wgkex/internal/counters"
 	"wgkex/internal/domain"
 	"wgkex/internal/domain/domaintest"
+	"wgkex/internal/gateways"
 	"wgkex/internal/kernel"
 	"wgkex/internal/outcome"
 	"wgkex/internal/status"
@@ -332,6 +335,47 @@ func TestStatus(t *testing.T) {
 	b.metrics.Handler().ServeHTTP(answer, httptest.NewRequest("GET", "/status.json", nil))
 	if answer.Code != http.StatusServiceUnavailable {
 		t.Errorf("without a configuration: %d", answer.Code)
+	}
+}
+
+// The relay gets what other gateways are told, of the domains that can be read.
+func TestRelay(t *testing.T) {
+	b := newBench(t)
+	for n := range 3 {
+		b.AddRouter(domaintest.Key(n))
+	}
+	b.Handshake(domaintest.Key(1))
+	b.AddStatic(domaintest.Key(7), "fd00::/64")
+	b.OwnAddrs = []netip.Addr{netip.MustParseAddr("fe80::1")}
+	b.Pass(status.OverviewAge)
+	server := httptest.NewServer(b.metrics.Handler())
+	defer server.Close()
+	asking := client.Metrics{At: netip.MustParseAddrPort(strings.TrimPrefix(server.URL, "http://"))}
+	end, err := b.Devices.Gateway()
+	if err != nil {
+		t.Fatal(err)
+	}
+	own, err := asking.Own(t.Context())
+	if want := []gateways.Own{{Domain: "d", Live: 1, Port: end.Port, Key: end.Key, Link: end.Addr}}; err != nil || !slices.Equal(own, want) {
+		t.Errorf("%+v, %v, want %+v", own, err, want)
+	}
+	peers, err := asking.Peers(t.Context())
+	if len(peers) != 1 || len(peers["d"]) != 3 || err != nil {
+		t.Errorf("%v, %v", peers, err)
+	}
+	for n := range 3 {
+		if !slices.Contains(peers["d"], domaintest.Key(n)) {
+			t.Errorf("%d is missing", n)
+		}
+	}
+	if len(b.warned) != 2 || !strings.Contains(b.warned[0], "domain e: interface we") {
+		t.Errorf("warned %q", b.warned)
+	}
+	if err := os.Remove(b.metrics.Effective); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := asking.Own(t.Context()); err == nil {
+		t.Error("there is no configuration")
 	}
 }
 
