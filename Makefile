@@ -16,7 +16,7 @@ GOFUMPT = mvdan.cc/gofumpt@v0.12.0
 STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
 GOVULNCHECK = golang.org/x/vuln/cmd/govulncheck@v1.9.0
 
-DEPENDENCIES = chromium debhelper dpkg-dev e2fsprogs fakeroot fonts-dejavu-core gcc libc6-dev lintian mmdebstrap prometheus qemu-system-x86 scdoc shellcheck uidmap
+DEPENDENCIES = chromium debhelper dpkg-dev e2fsprogs fakeroot fonts-dejavu-core gcc libc6-dev lintian mmdebstrap mosquitto mosquitto-clients prometheus qemu-system-x86 scdoc shellcheck uidmap
 
 .PHONY: all deb deps run test test-long lint unit fuzz browser pictures bench vuln clean FORCE
 

@@ -21,8 +21,8 @@ func goList(t *testing.T, format string, args ...string) []string {
 // layers are the packages in the order in which they may import: each only what
 // is in a line below its own. docs/architecture.md shows the same.
 var layers = [][]string{
-	{"cmd/wgkex", "cmd/wgkex-handler", "cmd/wgkex-cleanup", "cmd/wgkex-generator", "cmd/wgkex-local", "cmd/wgkex-restore", "cmd/wgkex-http", "cmd/wgkex-metrics"},
-	{"internal/metrics"},
+	{"cmd/wgkex", "cmd/wgkex-handler", "cmd/wgkex-cleanup", "cmd/wgkex-generator", "cmd/wgkex-local", "cmd/wgkex-restore", "cmd/wgkex-http", "cmd/wgkex-metrics", "cmd/wgkex-relay"},
+	{"internal/metrics", "internal/mqtt"},
 	{"internal/page"},
 	{"internal/serve", "internal/apply", "internal/check", "internal/status", "internal/prepare", "internal/generator", "internal/httpd", "internal/relay"},
 	{"internal/exchange", "internal/cleanup", "internal/restore", "internal/units", "internal/systemd"},
@@ -92,12 +92,16 @@ func TestModules(t *testing.T) {
 		"google.golang.org/protobuf",
 	}
 	for program, want := range map[string][]string{
-		"wgkex-handler":   netlink,
-		"wgkex-cleanup":   netlink,
-		"wgkex-local":     netlink,
-		"wgkex-metrics":   slices.Sorted(slices.Values(slices.Concat(netlink, prometheus))),
-		"wgkex-restore":   netlink,
-		"wgkex-http":      {"github.com/coreos/go-systemd/v22", "github.com/pelletier/go-toml/v2", "golang.org/x/sys", "wgkex"},
+		"wgkex-handler": netlink,
+		"wgkex-cleanup": netlink,
+		"wgkex-local":   netlink,
+		"wgkex-metrics": slices.Sorted(slices.Values(slices.Concat(netlink, prometheus))),
+		"wgkex-restore": netlink,
+		"wgkex-http":    {"github.com/coreos/go-systemd/v22", "github.com/pelletier/go-toml/v2", "golang.org/x/sys", "wgkex"},
+		"wgkex-relay": {
+			"github.com/coreos/go-systemd/v22", "github.com/eclipse/paho.golang", "github.com/gorilla/websocket",
+			"github.com/pelletier/go-toml/v2", "golang.org/x/net", "golang.org/x/sys", "wgkex",
+		},
 		"wgkex-generator": {"github.com/coreos/go-systemd/v22", "github.com/pelletier/go-toml/v2", "golang.org/x/sys", "wgkex"},
 	} {
 		got := goList(t, "{{with .Module}}{{.Path}}{{end}}", "-deps", "wgkex/cmd/"+program)

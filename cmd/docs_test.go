@@ -92,7 +92,7 @@ func TestNumbersInDocuments(t *testing.T) {
 		{"docs/mqtt.md", `payloads of more than (\d+) bytes`, message.MaxPayload, "", ""},
 		{"docs/mqtt.md", `handshake in the last (\d+) seconds`, policy.LiveFor.Seconds(), "", ""},
 		{localPage, `a public key have (\d+) bytes at most`, protocol.MaxLine, "", ""},
-		{httpPage, `keeps up to (\d+) connections`, nil, httpdNew, `maxLinks = (\d+)`},
+		{httpPage, `keeps up to (\d+) connections`, nil, "internal/client/links.go", `maxLinks = (\d+)`},
 		{httpPage, `(?s)lines of a request\n:\s+(\d+)`, nil, "internal/httpd/httpd.go", `maxLines = (\d+)`},
 		{"docs/http.md", `lines of a request \| (\d+)`, nil, "internal/httpd/httpd.go", `maxLines = (\d+)`},
 		{"SECURITY.md", `a request has (\d+) lines at most`, nil, "internal/httpd/httpd.go", `maxLines = (\d+)`},

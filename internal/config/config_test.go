@@ -271,6 +271,16 @@ func TestListen(t *testing.T) {
 	}
 }
 
+func TestLocal(t *testing.T) {
+	for text, want := range map[string]string{
+		"[::]:1": "[::1]:1", "0.0.0.0:1": "127.0.0.1:1", "192.0.2.1:1": "192.0.2.1:1", "[fe80::1]:1%eth0": "[fe80::1%eth0]:1",
+	} {
+		if got := listen(t, text).Local().String(); got != want {
+			t.Errorf("%s: %s", text, got)
+		}
+	}
+}
+
 func TestOverlaps(t *testing.T) {
 	all := []Listen{
 		{Port: 1},
@@ -324,6 +334,7 @@ func TestLoadErrors(t *testing.T) {
 		"mqtt, half":         {main: "mqtt.url = 'mqtts://b'\nmqtt.certificate_file = '/c'", want: []string{"wgkex.toml:2: mqtt.certificate_file is of no use without mqtt.key_file"}},
 		"mqtt, username":     {main: "mqtt.url = 'mqtts://b'\nmqtt.username = \"a\\u0000\"", want: []string{`wgkex.toml:2: mqtt.username is "a\x00"`}},
 		"mqtt, twice":        {main: "mqtt.url = 'mqtts://b'", extra: "[mqtt]\nurl = 'mqtts://b'", want: []string{"conf.d/10.toml:2: mqtt.url is already set at DIR/wgkex.toml:1"}},
+		"mqtt, no metrics":   {main: "mqtt.url = 'mqtts://b'\nmetrics.enabled = false\n" + domain1, want: []string{"wgkex.toml:2: metrics.enabled is false, but mqtt needs metrics"}},
 		"mqtt, unread":       {main: "mqtt.username = 'gw01'", extra: "[", want: []string{"conf.d/10.toml:1: "}},
 		"gateways":           {main: "[gateways]\ngw01.example = 1\ngw02 = -1\ngw03 = 1000001\ngw04 = '1'\n'a/b' = 1", extra: "gateways.gw02 = 1", want: []string{"wgkex.toml:2: gateways.gw01 is a table: a name with a dot", "wgkex.toml:3: the weight -1 is out of range: must be 0 to 1000000", "wgkex.toml:4: the weight 1000001 is out", "wgkex.toml:5: gateways.gw04 is a string in quotation marks: must be a whole number", `wgkex.toml:6: gateway name "a/b"`, "conf.d/10.toml:1: gateways.gw02 is already set at DIR/wgkex.toml:3"}},
 

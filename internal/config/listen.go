@@ -88,3 +88,15 @@ func (l Listen) Overlaps(o Listen) bool {
 func (l Listen) covers(a netip.Addr) bool {
 	return !l.Addr.IsValid() || l.Addr == a || l.Addr == netip.IPv4Unspecified() && a.Is4()
 }
+
+// Local is where programs of the gateway itself reach it.
+func (l Listen) Local() netip.AddrPort {
+	addr := l.Addr
+	switch {
+	case !addr.IsValid():
+		addr = netip.IPv6Loopback()
+	case addr == netip.IPv4Unspecified():
+		addr = netip.AddrFrom4([4]byte{127, 0, 0, 1})
+	}
+	return netip.AddrPortFrom(addr, l.Port)
+}

@@ -90,6 +90,9 @@ func (m *merge) mqtt() (c MQTT) {
 			return c
 		}
 	}
+	if c.On() && !get(m, "metrics.enabled", true) {
+		m.fail(m.settings["metrics.enabled"].place, "metrics.enabled is false, but mqtt needs metrics: it asks there how many peers there are")
+	}
 	if c.PasswordFile != "" && c.Username == "" {
 		m.fail(at("password_file"), "mqtt.password_file is of no use without mqtt.username")
 	}

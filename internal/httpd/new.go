@@ -3,10 +3,8 @@ package httpd
 import (
 	"context"
 	"fmt"
-	"hash/fnv"
 	"net/netip"
 	"slices"
-	"strconv"
 	"sync"
 	"time"
 
@@ -29,8 +27,6 @@ const (
 	// that waits for a domain (serve.LockTimeout).
 	linkIdle     = 30 * time.Second
 	linkPatience = 45 * time.Second
-	// maxLinks is how many connections to the local socket there are, at most.
-	maxLinks = 4
 	// failureEvery is how often at most it is logged that the local socket does not
 	// answer.
 	failureEvery = 10 * time.Second
@@ -66,7 +62,7 @@ func New(g Gateway) *Server {
 	api := &httpapi.API{
 		Exchange: func(ctx context.Context, r protocol.Request) (protocol.Answer, error) {
 			defer Busy(ctx)()
-			return links.Ask(ctx, linkOf(r.Domain), r)
+			return links.Ask(ctx, client.LinkOf(r.Domain), r)
 		},
 		Settings: func() (httpapi.Settings, error) {
 			cfg, err := load()
@@ -94,15 +90,6 @@ func New(g Gateway) *Server {
 		return err == nil && firstErr == nil && !(slices.Equal(cfg.HTTP.Listen, first.HTTP.Listen) && cfg.HTTP.Socket == first.HTTP.Socket)
 	}
 	return &Server{Handler: api, Trusted: trusted, Idle: idle, Stale: stale, Troubled: troubled}
-}
-
-// linkOf is the connection for a domain, be there one of the name or not: one of a
-// few, since each costs a process, and not always the same, since a domain that others
-// use lets those behind wait.
-func linkOf(domain string) string {
-	hash := fnv.New32a()
-	_, _ = hash.Write([]byte(domain)) // it never fails
-	return strconv.Itoa(int(hash.Sum32() % maxLinks))
 }
 
 // settings is what the configuration says about HTTP.

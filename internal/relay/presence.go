@@ -2,6 +2,7 @@ package relay
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync/atomic"
 
@@ -34,17 +35,16 @@ func (p *presenter) present(ctx context.Context) {
 			p.anew.Store(true)
 		}
 		if ctx.Err() == nil {
-			p.Log(journal.PriWarning, fmt.Sprintf("the broker was not told of this gateway: %v", err))
+			p.Log(journal.PriWarning, fmt.Sprintf("the broker could not be told or asked everything: %v", err))
 		}
 	}
 }
 
 func (p *presenter) try(ctx context.Context, anew bool) error {
+	var deaf error // what it does not hear is no reason to say nothing
 	if anew {
 		p.data, p.absent = map[string]message.Data{}, map[string]int{}
-		if err := p.Broker.Subscribe(ctx, message.Subscriptions(p.Domains...)...); err != nil {
-			return err
-		}
+		deaf = p.Broker.Subscribe(ctx, message.Subscriptions(p.Domains...)...)
 	}
 	own, err := p.Own(ctx)
 	if err != nil && ctx.Err() == nil {
@@ -64,11 +64,11 @@ func (p *presenter) try(ctx context.Context, anew bool) error {
 			err = nil
 		}
 		if err != nil {
-			return err
+			return errors.Join(deaf, err)
 		}
 	}
 	if anew {
-		return p.say(ctx, message.Status{Gateway: p.Name, Online: true})
+		return errors.Join(deaf, p.say(ctx, message.Status{Gateway: p.Name, Online: true}))
 	}
 	return nil
 }
