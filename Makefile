@@ -7,6 +7,7 @@ SHELL = /bin/bash
 VERSION := $(shell sed -n '1s/.*(\(.*\)).*/\1/p' packaging/debian/changelog)
 ARCH := $(shell dpkg --print-architecture)
 DEB := build/wgkex_$(VERSION)_$(ARCH).deb
+RELAY_DEB := build/wgkex-relay_$(VERSION)_$(ARCH).deb
 
 # What goes into the package.
 SOURCES := $(shell find cmd internal units packaging docs -type f -not -name '*_test.go' -not -path '*/testdata/*') \
@@ -117,7 +118,7 @@ vm-%: $(DEB) build/vm/suite.test build/vm/kernel.test build/vm/probe
 	cp build/vm/probe build/vm/$*/suite-files
 	cp test/vm/suite/{gateway,router,http-router} build/vm/$*/suite-files
 	printf '%s\n' $(if $(RUN),-test.run '$(RUN)',-test.skip '^(TestLong|$(NOT_$*))') > build/vm/$*/suite-files/arguments
-	WGKEX_VM_DEB=$(DEB) WGKEX_VM_TIMEOUT=4800 WGKEX_VM_CPUS=$(VM_CPUS) test/vm/run -r $* -f build/vm/$*/suite-files -f build/vm/suite.test -f build/vm/kernel.test -f $(DEB) test/vm/suite/run 2>&1 | sed -u 's/^/$*: /'
+	WGKEX_VM_DEB=$(DEB) WGKEX_VM_TIMEOUT=4800 WGKEX_VM_CPUS=$(VM_CPUS) test/vm/run -r $* -f build/vm/$*/suite-files -f build/vm/suite.test -f build/vm/kernel.test -f $(DEB) -f $(RELAY_DEB) test/vm/suite/run 2>&1 | sed -u 's/^/$*: /'
 
 # A VM of one release that boots several times: what becomes of routers when the
 # gateway does.

@@ -35,6 +35,7 @@ import (
 func TestNumbersInDocuments(t *testing.T) {
 	const handler, cleanupPage, admin, firewall = "docs/wgkex-handler.8.scd", "docs/wgkex-cleanup.8.scd", "docs/wgkex.8.scd", "docs/wgkex-firewall.service.8.scd"
 	const restorePage, localPage = "docs/wgkex-restore.8.scd", "docs/wgkex-local.8.scd"
+	const relayPage = "docs/wgkex-relay.8.scd"
 	const clients, httpPage, guide = "docs/http.md", "docs/wgkex-http.8.scd", "docs/operating.md"
 	const metricsPage, metricsUnit, metricsHTTP = "docs/wgkex-metrics.8.scd", "units/wgkex-metrics@.service", "internal/metrics/http.go"
 	const httpd, httpdNew, httpapiFile = "internal/httpd/httpd.go", "internal/httpd/new.go", "internal/httpapi/api.go"
@@ -89,6 +90,12 @@ func TestNumbersInDocuments(t *testing.T) {
 		{restorePage, `(?s)_TimeoutStopSec=_.*?Defaults to (\d+)`, nil, "units/wgkex-save@.service", `TimeoutStopSec=(\d+)`},
 		{"docs/http.md", `(?s)said their number in the last (\d+) minutes`, gateways.SilentFor.Minutes(), "", ""},
 		{"docs/http.md", `gets the same gateway for (\d+) minutes`, gateways.StickFor.Minutes(), "", ""},
+		{relayPage, `left out after (\d+) minutes`, nil, "internal/relay/inbox.go", `patience = (\d+) \* time.Minute`},
+		{relayPage, `keeps messages for (\d+) hours`, nil, "internal/mqtt/mqtt.go", `sessionExpiry = (\d+) \* 60`},
+		{relayPage, `(?s)a message\n:\s+(\d+)`, message.MaxPayload, "", ""},
+		{relayPage, `(?s)gateways\n:\s+(\d+),`, nil, "internal/gateways/gateways.go", `maxGateways = (\d+)`},
+		{relayPage, `with (\d+) domains each`, nil, "internal/gateways/gateways.go", `maxDomains\s+= (\d+)`},
+		{relayPage, `with mode (\d+)`, nil, "units/relay/wgkex-relay.socket", `SocketMode=(\d+)`},
 		{"docs/mqtt.md", `payloads of more than (\d+) bytes`, message.MaxPayload, "", ""},
 		{"docs/mqtt.md", `handshake in the last (\d+) seconds`, policy.LiveFor.Seconds(), "", ""},
 		{localPage, `a public key have (\d+) bytes at most`, protocol.MaxLine, "", ""},

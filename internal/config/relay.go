@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"net/url"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -31,6 +32,25 @@ type MQTT struct {
 
 // On reports whether there is a broker.
 func (m MQTT) On() bool { return m.URL != "" }
+
+// Credential is a file that the relay gets by systemd (systemd.exec(5)), so that root
+// alone need be able to read it.
+type Credential struct{ Name, Path string }
+
+// The names of credentials.
+const (
+	PasswordCredential    = "password"
+	CACredential          = "ca"
+	CertificateCredential = "certificate"
+	KeyCredential         = "key"
+)
+
+// Credentials are those that there are.
+func (m MQTT) Credentials() []Credential {
+	return slices.DeleteFunc([]Credential{
+		{PasswordCredential, m.PasswordFile}, {CACredential, m.CAFile}, {CertificateCredential, m.CertificateFile}, {KeyCredential, m.KeyFile},
+	}, func(c Credential) bool { return c.Path == "" })
+}
 
 func (m MQTT) table() map[string]any {
 	return notEmpty(map[string]string{

@@ -31,15 +31,6 @@ const (
 	failureEvery = 10 * time.Minute
 )
 
-// The files in the directory of credentials (systemd.exec(5)), which the unit makes of
-// those that the configuration names.
-const (
-	passwordCredential    = "password"
-	caCredential          = "ca"
-	certificateCredential = "certificate"
-	keyCredential         = "key"
-)
-
 // Gateway is what a relay needs of this gateway.
 type Gateway struct {
 	// Config reads the configuration.
@@ -90,10 +81,10 @@ func setupOf(c config.Config, credentials string) (s setup, err error) {
 		to               *string
 		path, credential string
 	}{
-		{&s.PasswordFile, c.MQTT.PasswordFile, passwordCredential},
-		{&s.CAFile, c.MQTT.CAFile, caCredential},
-		{&s.CertificateFile, c.MQTT.CertificateFile, certificateCredential},
-		{&s.KeyFile, c.MQTT.KeyFile, keyCredential},
+		{&s.PasswordFile, c.MQTT.PasswordFile, config.PasswordCredential},
+		{&s.CAFile, c.MQTT.CAFile, config.CACredential},
+		{&s.CertificateFile, c.MQTT.CertificateFile, config.CertificateCredential},
+		{&s.KeyFile, c.MQTT.KeyFile, config.KeyCredential},
 	} {
 		if *f.to = f.path; f.path != "" && credentials != "" {
 			*f.to = filepath.Join(credentials, f.credential)

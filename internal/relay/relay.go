@@ -46,7 +46,7 @@ const (
 	comparePause = 10 * time.Millisecond
 	// farewellTimeout is how long the end waits for the broker.
 	farewellTimeout = 5 * time.Second
-	fileMode        = 0o640
+	fileMode        = 0o644
 )
 
 // Broker is the connection to an MQTT broker, which makes itself anew.
