@@ -49,7 +49,7 @@ func run(ctx context.Context) error {
 	r, err := mqtt.NewRelay(mqtt.Gateway{
 		Config: config.EffectiveReloaded(), Credentials: os.Getenv("CREDENTIALS_DIRECTORY"),
 		Socket: client.LocalSocket, Announcements: announcements,
-		Ledger: filepath.Join(state, "ledger"), Known: gateways.Path, SinceBoot: clock.SinceBoot,
+		Ledger: filepath.Join(state, "ledger"), Known: gateways.Path, Numbers: gateways.StatsPath, SinceBoot: clock.SinceBoot,
 		Alive: func() { ready(); notify(daemon.SdNotifyWatchdog) },
 		Log:   logging.Log,
 	})

@@ -35,9 +35,9 @@ func relay(u systemd.Unit) findings {
 	case u.Load == "not-found":
 		found.add(Warning, "%s is not there, so that other gateways hear of no keys: install the package wgkex-relay", u.Name)
 	case u.Masked():
-		found.add(Warning, "%s is masked, so that other gateways hear of no keys: run systemctl unmask %[1]s, then wgkex apply", u.Name)
+		found.add(Warning, "%s is masked, so that other gateways hear of no keys: run %s, then %s", u.Name, run("systemctl unmask %s", u.Name), apply)
 	case u.Active != "active":
-		found.add(Warning, "%s is %s, so that other gateways hear of no keys: %s; if that does not help, see journalctl -u %[1]s", u.Name, u.Active, apply)
+		found.add(Warning, "%s is %s, so that other gateways hear of no keys: run %s; if that does not help, see journalctl -u %[1]s", u.Name, u.Active, apply)
 	default:
 		found.add(OK, "%s: active", u.Name)
 	}

@@ -75,8 +75,9 @@ func newBench(t *testing.T) *bench {
 			},
 			Warn: func(err error) { b.warned = append(b.warned, err.Error()) },
 		},
-		Effective: filepath.Join(t.TempDir(), "effective.toml"),
-		Dir:       t.TempDir(),
+		Effective:  filepath.Join(t.TempDir(), "effective.toml"),
+		RelayStats: filepath.Join(t.TempDir(), "stats.json"),
+		Dir:        t.TempDir(),
 		Connect: func(context.Context) (check.Gateway, func(), error) {
 			return nil, nil, errors.New("asking systemd: no")
 		},
@@ -182,6 +183,10 @@ func TestPrint(t *testing.T) {
 		"wgkex-restore@d.service": {Active: "inactive", Started: b.Wall.Add(-time.Hour), Ended: b.Wall.Add(-time.Hour + 2*time.Second)},
 		"wgkex-restore@e.service": {Active: "activating", Started: b.Wall.Add(-time.Minute)},
 	}
+	b.write(b.metrics.RelayStats, string(gateways.Stats{
+		At: b.Boot, Connected: true, Received: map[gateways.Result]uint64{"OK": 12, gateways.ResultOwn: 3}, Sent: 4,
+		Waiting: 2, Oldest: b.Wall.Add(-7 * time.Second), Unsent: 1,
+	}.Text()))
 	const file = "testdata/metrics.prom"
 	want, err := os.ReadFile(file)
 	if err != nil {
@@ -335,6 +340,30 @@ func TestStatus(t *testing.T) {
 	b.metrics.Handler().ServeHTTP(answer, httptest.NewRequest("GET", "/status.json", nil))
 	if answer.Code != http.StatusServiceUnavailable {
 		t.Errorf("without a configuration: %d", answer.Code)
+	}
+}
+
+// The numbers of a relay that has ended are not those of one that is connected, and what
+// is not its file is no number.
+func TestRelayNumbers(t *testing.T) {
+	b := newBench(t)
+	b.has(nil, "wgkex_relay_")
+	if b.warned != nil {
+		t.Errorf("warned %q", b.warned)
+	}
+	stats := gateways.Stats{At: b.Boot, Connected: true, Waiting: 2}
+	b.write(b.metrics.RelayStats, string(stats.Text()))
+	b.has([]string{"wgkex_relay_connected 1", "wgkex_relay_waiting 2", `wgkex_relay_received_total{result="OK"} 0`}, "wgkex_relay_waiting_since")
+	b.Pass(relaySilent)
+	b.has([]string{"wgkex_relay_connected 0", "wgkex_relay_waiting 2"})
+	stats.At, stats.Connected = b.Boot, false
+	b.write(b.metrics.RelayStats, string(stats.Text()))
+	b.has([]string{"wgkex_relay_connected 0"})
+	b.warned = nil
+	b.write(b.metrics.RelayStats, "{}")
+	b.has(nil, "wgkex_relay_")
+	if len(b.warned) == 0 || !strings.Contains(b.warned[0], "the relay's numbers") {
+		t.Errorf("warned %q", b.warned)
 	}
 }
 

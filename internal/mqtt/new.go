@@ -41,9 +41,9 @@ type Gateway struct {
 	Socket string
 	// Announcements are the datagrams of package announce.
 	Announcements net.Conn
-	// Ledger and Known are files, see relay.Relay, and SinceBoot is the clock of Known.
-	Ledger, Known string
-	SinceBoot     func() time.Duration
+	// Ledger, Known and Numbers are files, and SinceBoot is a clock, see relay.Relay.
+	Ledger, Known, Numbers string
+	SinceBoot              func() time.Duration
 	// Alive is told every second that nothing hangs.
 	Alive func()
 	Log   func(journal.Priority, string, ...logging.Field)
@@ -114,7 +114,7 @@ func NewRelay(g Gateway) (*relay.Relay, error) {
 			return links.Ask(ctx, client.LinkOf(r.Domain), r)
 		},
 		Own: metrics.Own, Peers: metrics.Peers,
-		Announcements: g.Announcements, Ledger: g.Ledger, Known: g.Known, SinceBoot: g.SinceBoot,
+		Announcements: g.Announcements, Ledger: g.Ledger, Known: g.Known, Numbers: g.Numbers, SinceBoot: g.SinceBoot,
 		Stale: func() bool {
 			cfg, err := g.Config()
 			if err != nil {

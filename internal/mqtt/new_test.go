@@ -126,7 +126,7 @@ func TestNewRelay(t *testing.T) {
 			defer mu.Unlock()
 			return cfg, loadErr
 		},
-		Socket: file("local.sock"), Announcements: announcements, Ledger: file("ledger"), Known: file("gateways.json"),
+		Socket: file("local.sock"), Announcements: announcements, Ledger: file("ledger"), Known: file("gateways.json"), Numbers: file("stats.json"),
 		SinceBoot: func() time.Duration { return time.Hour }, Alive: func() {},
 		Log: func(p journal.Priority, text string, _ ...logging.Field) {
 			mu.Lock()

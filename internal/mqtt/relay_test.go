@@ -80,7 +80,7 @@ func (g *gateway) start() {
 			return map[string][]address.Key{"d": keys}, nil
 		},
 		Announcements: announcements,
-		Ledger:        g.file("ledger"), Known: g.file("gateways.json"),
+		Ledger:        g.file("ledger"), Known: g.file("gateways.json"), Numbers: g.file("stats.json"),
 		SinceBoot: func() time.Duration { return time.Duration(time.Now().UnixNano()) },
 		Stale:     func() bool { return false }, Alive: func() {},
 		Log: func(_ journal.Priority, text string, _ ...logging.Field) {

@@ -28,6 +28,8 @@ import (
 const (
 	// tick is how often files are written, if there is something new.
 	tick = time.Second
+	// numbersEvery is how often the numbers are written.
+	numbersEvery = 15 * time.Second
 	// presenceEvery is how often the others are told how many peers there are.
 	presenceEvery = time.Minute
 	// presenceTimeout is how long that may take.
@@ -90,9 +92,9 @@ type Relay struct {
 	// Announcements are the datagrams of package announce.
 	Announcements net.Conn
 	// Ledger is the file that outlives the relay, Known that with what is known of the
-	// gateways.
-	Ledger, Known string
-	// SinceBoot is the clock of Known.
+	// gateways, and Numbers that with the Stats.
+	Ledger, Known, Numbers string
+	// SinceBoot is the clock of the last two.
 	SinceBoot func() time.Duration
 	// Stale reports whether the configuration is another one. The relay then ends.
 	Stale func() bool
@@ -105,48 +107,23 @@ type Relay struct {
 	inbox     *inbox
 	outbox    *outbox
 	connected chan struct{} // has room for one: there is a connection
+	unkept    func(error)
 
 	mu     sync.Mutex
 	known  gateways.Known
 	dirty  bool
 	recent message.Recent
-	stats  Stats
+	stats  gateways.Stats
 }
-
-// Stats is what there is to see of a relay.
-type Stats struct {
-	// Connected says that there is a connection to the broker.
-	Connected bool
-	// Received counts messages by what became of them, Sent is how many keys were sent.
-	Received map[Result]uint64
-	Sent     uint64
-	// Waiting is how many keys wait to be added here, Oldest since when the first of them
-	// does, zero for none.
-	Waiting int
-	Oldest  time.Time
-	// Unsent is how many keys wait to be sent.
-	Unsent int
-}
-
-// Result is what became of a message that was received: the code of the exchange, or one
-// of these.
-type Result string
-
-// The results.
-const (
-	ResultOwn      Result = "own"      // this gateway's
-	ResultKnown    Result = "gateway"  // about a gateway, not a key
-	ResultRepeated Result = "repeated" // a key that came in the last minute, too
-	ResultFull     Result = "full"     // there is no room for it
-	ResultInvalid  Result = "invalid"  // not what a gateway sends
-	ResultDomain   Result = "domain"   // of a domain that is not served here
-)
 
 // Run relays until the context is done, or until the configuration is another one.
 func (r *Relay) Run(ctx context.Context) error {
-	r.known, r.stats.Received = gateways.Known{}, map[Result]uint64{}
+	r.known, r.stats.Received = gateways.Known{}, map[gateways.Result]uint64{}
 	r.connected = make(chan struct{}, 1)
 	r.reader = message.Reader{Gateway: r.Name, Serves: r.serves}
+	r.unkept = nowAndThen(func(err error) {
+		r.Log(journal.PriErr, fmt.Sprintf("what others read of the relay is not kept: %v", err))
+	})
 	var err error
 	if r.ledger, err = openLedger(r.Ledger, nowAndThen(func(err error) { r.Log(journal.PriErr, err.Error()) })); err != nil {
 		return err
@@ -182,6 +159,9 @@ func (r *Relay) Run(ctx context.Context) error {
 	defer cancel()
 	r.leave(farewell)
 	r.Broker.Close(farewell)
+	stats := r.Stats()
+	stats.Connected = false
+	r.keep(r.Numbers, stats.Text())
 	return r.ledger.close()
 }
 
@@ -214,6 +194,7 @@ func (r *Relay) loop(ctx context.Context) {
 	presence, compare := newJob(never), newJob(never)
 	p := presenter{Relay: r}
 	compared := time.Now().Add(-compareLeast)
+	var numbers time.Time // when they are due
 	for {
 		select {
 		case <-ctx.Done():
@@ -233,7 +214,11 @@ func (r *Relay) loop(ctx context.Context) {
 		}
 		run(compare, compareEvery, r.compare)
 		r.write()
-		_ = r.Stats() // which takes all locks
+		stats := r.Stats() // which takes all locks
+		if now := time.Now(); !now.Before(numbers) {
+			numbers = now.Add(numbersEvery)
+			r.keep(r.Numbers, stats.Text())
+		}
 		r.Alive()
 		if r.Stale() {
 			return
@@ -242,14 +227,14 @@ func (r *Relay) loop(ctx context.Context) {
 }
 
 // Stats is what there is to see now.
-func (r *Relay) Stats() Stats {
+func (r *Relay) Stats() gateways.Stats {
 	waiting, oldest := r.inbox.length()
 	unsent := r.outbox.length()
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	s := r.stats
 	s.Received = maps.Clone(s.Received)
-	s.Waiting, s.Oldest, s.Unsent = waiting, oldest, unsent
+	s.At, s.Waiting, s.Oldest, s.Unsent = r.SinceBoot(), waiting, oldest, unsent
 	return s
 }
 
@@ -264,8 +249,13 @@ func (r *Relay) write() {
 	if text == nil {
 		return
 	}
-	if err := statefile.Write(r.Known, text, fileMode); err != nil {
-		r.Log(journal.PriErr, fmt.Sprintf("what is known of other gateways is not kept: %v", err))
+	r.keep(r.Known, text)
+}
+
+// keep writes a file that others read.
+func (r *Relay) keep(path string, text []byte) {
+	if err := statefile.Write(path, text, fileMode); err != nil {
+		r.unkept(err)
 	}
 }
 
@@ -275,7 +265,7 @@ func (r *Relay) isConnected() bool {
 	return r.stats.Connected
 }
 
-func (r *Relay) count(result Result) {
+func (r *Relay) count(result gateways.Result) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.stats.Received[result]++
@@ -327,25 +317,25 @@ func (h handler) Received(m message.Message) {
 	heard, err := h.reader.Read(m)
 	switch {
 	case errors.Is(err, message.ErrOwn):
-		h.count(ResultOwn)
+		h.count(gateways.ResultOwn)
 	case errors.Is(err, message.ErrDomain):
-		h.count(ResultDomain)
+		h.count(gateways.ResultDomain)
 	case err != nil:
-		h.count(ResultInvalid)
+		h.count(gateways.ResultInvalid)
 	default:
 		if k, isKey := heard.(message.Key); isKey {
 			h.receive(k)
 		} else if h.hear(heard) != nil {
-			h.count(ResultFull)
+			h.count(gateways.ResultFull)
 		} else {
-			h.count(ResultKnown)
+			h.count(gateways.ResultKnown)
 		}
 	}
 }
 
 func (r *Relay) receive(k message.Key) {
 	if !r.isNew(k) {
-		r.count(ResultRepeated)
+		r.count(gateways.ResultRepeated)
 		return
 	}
 	r.ledger.note(heard, k)
@@ -357,9 +347,9 @@ func (r *Relay) accept(k message.Key) {
 	switch err := r.inbox.add(k); {
 	case errors.Is(err, errFull):
 		r.ledger.note(dropped, k)
-		r.count(ResultFull)
+		r.count(gateways.ResultFull)
 	case err != nil:
-		r.count(ResultRepeated)
+		r.count(gateways.ResultRepeated)
 	}
 }
 
@@ -370,7 +360,7 @@ func (r *Relay) added(k message.Key, code outcome.Code) {
 	} else {
 		r.ledger.note(dropped, k)
 	}
-	r.count(Result(code))
+	r.count(gateways.Result(code))
 }
 
 // told notes that the broker has a key of this gateway.
