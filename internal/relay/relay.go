@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"maps"
 	"net"
+	"runtime/debug"
 	"slices"
 	"sync"
 	"time"
@@ -30,6 +31,8 @@ const (
 	tick = time.Second
 	// numbersEvery is how often the numbers are written.
 	numbersEvery = 15 * time.Second
+	// manyKeys is how many keys take memory that is worth giving back.
+	manyKeys = 1000
 	// presenceEvery is how often the others are told how many peers there are.
 	presenceEvery = time.Minute
 	// presenceTimeout is how long that may take.
@@ -195,6 +198,7 @@ func (r *Relay) loop(ctx context.Context) {
 	p := presenter{Relay: r}
 	compared := time.Now().Add(-compareLeast)
 	var numbers time.Time // when they are due
+	most := 0             // keys that waited at a time
 	for {
 		select {
 		case <-ctx.Done():
@@ -218,6 +222,12 @@ func (r *Relay) loop(ctx context.Context) {
 		if now := time.Now(); !now.Before(numbers) {
 			numbers = now.Add(numbersEvery)
 			r.keep(r.Numbers, stats.Text())
+		}
+		if waiting := stats.Waiting + stats.Unsent; waiting > 0 {
+			most = max(most, waiting)
+		} else if most > manyKeys {
+			most = 0
+			debug.FreeOSMemory() // what they took would be held for long
 		}
 		r.Alive()
 		if r.Stale() {
