@@ -195,7 +195,7 @@ func TestManyKeys(t *testing.T) {
 	a := join(t, at(m, "gw01"))
 	a.subscribe("d")
 	a.hears("wireguard-worker/gw02/status", "1")
-	const n = 5000
+	const n = 2000
 	var wg sync.WaitGroup
 	for part := range slices.Chunk(slices.Collect(numbers(n)), n/20) {
 		wg.Go(func() {
