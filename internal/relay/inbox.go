@@ -100,6 +100,13 @@ func (b *inbox) add(k message.Key) error {
 	return nil
 }
 
+// isFull reports whether there is no room for another key.
+func (b *inbox) isFull() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return len(b.waiting) >= maxWaiting
+}
+
 // length is how many keys wait, and since when the first of them does, zero for none.
 func (b *inbox) length() (n int, oldest time.Time) {
 	b.mu.Lock()

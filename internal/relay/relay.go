@@ -348,6 +348,10 @@ func (r *Relay) receive(k message.Key) {
 		r.count(gateways.ResultRepeated)
 		return
 	}
+	if r.inbox.isFull() { // or a flood would fill the ledger, too
+		r.count(gateways.ResultFull)
+		return
+	}
 	r.ledger.note(heard, k)
 	r.accept(k)
 }

@@ -430,6 +430,24 @@ func TestRefused(t *testing.T) {
 	})
 }
 
+// What there is no room for is left out, and does not make the ledger grow.
+func TestFull(t *testing.T) {
+	run(t, func(t *testing.T, h *hub, a, _ *node) {
+		a.took = 24 * time.Hour
+		const more = 1000
+		for i := range maxWaiting + more {
+			handler{a.relay}.Received(numbered(i).Message())
+		}
+		if s := a.relay.Stats(); s.Waiting != maxWaiting || s.Received[gateways.ResultFull] != more {
+			t.Errorf("%+v", s)
+		}
+		text, err := os.ReadFile(a.relay.Ledger)
+		if n := strings.Count(string(text), "\n"); err != nil || n != maxWaiting+1 {
+			t.Errorf("%d lines, %v", n, err)
+		}
+	})
+}
+
 // While the broker is away keys stay where they are, and then all have all.
 func TestBrokerAway(t *testing.T) {
 	run(t, func(t *testing.T, h *hub, a, b *node) {
