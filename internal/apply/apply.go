@@ -123,7 +123,7 @@ func (a Apply) look(ctx context.Context) (s state, err error) {
 	if len(a.Config.Domains) > 0 {
 		names = append(names, units.LocalSocket)
 	}
-	if a.Config.MQTT.On() {
+	if a.Config.Relays() {
 		names = append(names, units.Relay)
 	}
 	for _, d := range a.Config.Sorted() {

@@ -51,7 +51,7 @@ func (m *model) Unit(_ context.Context, name string) (systemd.Unit, error) {
 		if len(m.read.Domains) > 0 {
 			u.Wants = append(u.Wants, units.LocalSocket)
 		}
-		if m.read.MQTT.On() {
+		if m.read.Relays() {
 			u.Wants = append(u.Wants, units.Relay)
 		}
 	}

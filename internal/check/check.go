@@ -217,7 +217,7 @@ func Run(ctx context.Context, g Gateway, cfg config.Config, where Where, report 
 		wanted[units.LocalSocket] = true
 		ask("", units.LocalSocket, local)
 	}
-	if cfg.MQTT.On() {
+	if cfg.Relays() {
 		wanted[units.Relay] = true
 		ask("", units.Relay, relay)
 	}

@@ -90,8 +90,8 @@ domains.ffww02 = { wireguard = "wgww02", vxlan = "vxww02", addresses = "ffmuc", 
 		t.Errorf("Sorted: %v", s)
 	}
 
-	if !c.MQTT.On() || c.Weight("gw01") != 30 || c.Weight("gw02.example.org") != 0 || c.Weight("gw04") != 1 {
-		t.Error("MQTT.On or Weight is wrong")
+	if !c.MQTT.On() || !c.Relays() || (Config{MQTT: c.MQTT}).Relays() || (Config{Domains: c.Domains}).Relays() || c.Weight("gw01") != 30 || c.Weight("gw02.example.org") != 0 || c.Weight("gw04") != 1 {
+		t.Error("MQTT.On, Relays or Weight is wrong")
 	}
 
 	// What the generator writes is the same.

@@ -59,6 +59,9 @@ func (m MQTT) table() map[string]any {
 	})
 }
 
+// Relays reports whether the gateway tells others of keys: there is a broker, and a domain.
+func (c Config) Relays() bool { return c.MQTT.On() && len(c.Domains) > 0 }
+
 // defaultPorts are those of MQTT by the schemes of its URLs (IANA: mqtt, secure-mqtt).
 var defaultPorts = map[string]string{"mqtt": "1883", "mqtts": "8883"}
 

@@ -25,7 +25,7 @@ type chooser struct {
 // elsewhere is that of httpapi.API.
 func (c *chooser) elsewhere(domain, keyText string, usable bool) (e httpapi.Endpoint, ok bool) {
 	cfg, err := c.Config()
-	if err != nil || !cfg.MQTT.On() {
+	if err != nil || !cfg.Relays() {
 		return e, false
 	}
 	own, err := cfg.Gateway.OwnName()

@@ -58,8 +58,8 @@ type setup struct {
 }
 
 func setupOf(c config.Config, credentials string) (s setup, err error) {
-	if !c.MQTT.On() {
-		return s, errors.New("the configuration names no broker: set mqtt.url")
+	if !c.Relays() {
+		return s, errors.New("the configuration names no broker, or no domain: set mqtt.url")
 	}
 	if s.Gateway, err = c.Gateway.OwnName(); err != nil {
 		return s, err

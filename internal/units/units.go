@@ -323,7 +323,7 @@ func Write(c config.Config, dir string) error {
 			return err
 		}
 	}
-	if c.MQTT.On() {
+	if c.Relays() {
 		if err := writeRelay(c.MQTT, dir); err != nil {
 			return err
 		}

@@ -5,6 +5,8 @@ package suite
 import (
 	"fmt"
 	"os"
+	"regexp"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -155,7 +157,13 @@ gw02 = 1000
 			t.Errorf("no %q in\n%s", want, status)
 		}
 	}
-	t.Log(sh(t, "systemd-analyze security --no-pager wgkex-relay.service | tail -1; systemctl show -P MemoryCurrent -P MemoryPeak wgkex-relay.service"))
+	score := sh(t, "systemd-analyze security --no-pager wgkex-relay.service | tail -1")
+	if m := regexp.MustCompile(`: ([0-9.]+) `).FindStringSubmatch(score); m == nil || len(m[1]) != 3 || m[1] > "1.2" {
+		t.Error(score)
+	}
+	if memory, err := strconv.Atoi(sh(t, "systemctl show -P MemoryCurrent wgkex-relay.service")); err != nil || memory > 24<<20 {
+		t.Errorf("it takes %d bytes, %v", memory, err)
+	}
 	t.Log(sh(t, "journalctl -b -u wgkex-relay.service --no-pager -o cat; cat /run/wgkex/relay/gateways.json; wc /var/lib/wgkex-relay/ledger; stat -c '%%A %%U %%G %%n' /run/wgkex/announce.sock /run/wgkex/relay/*"))
 	if out, _ := try("journalctl -b -p err -t wgkex-relay --no-pager -o cat"); out != "" && !strings.Contains(out, "No entries") {
 		t.Errorf("errors: %s", out)
