@@ -116,7 +116,7 @@ NOT_trixie = TestCleanupState|TestOthersChangePeers|TestLockHeld|TestHTTPBehindN
 vm-%: $(DEB) build/vm/suite.test build/vm/kernel.test build/vm/probe
 	mkdir -p build/vm/$*/suite-files
 	cp build/vm/probe build/vm/$*/suite-files
-	cp test/vm/suite/{gateway,router,http-router} build/vm/$*/suite-files
+	cp test/vm/suite/{gateway,router,http-router,worker} build/vm/$*/suite-files
 	printf '%s\n' $(if $(RUN),-test.run '$(RUN)',-test.skip '^(TestLong|$(NOT_$*))') > build/vm/$*/suite-files/arguments
 	WGKEX_VM_DEB=$(DEB) WGKEX_VM_TIMEOUT=4800 WGKEX_VM_CPUS=$(VM_CPUS) test/vm/run -r $* -f build/vm/$*/suite-files -f build/vm/suite.test -f build/vm/kernel.test -f $(DEB) -f $(RELAY_DEB) test/vm/suite/run 2>&1 | sed -u 's/^/$*: /'
 

@@ -90,7 +90,7 @@ func (b *Broker) Start(ctx context.Context, h relay.Handler) error {
 		ConnectUsername:       s.Username,
 		AttemptConnection:     b.dial,
 		ConnectPacketBuilder:  connect,
-		OnConnectionUp:        func(*autopaho.ConnectionManager, *paho.Connack) { h.Connected() },
+		OnConnectionUp:        func(_ *autopaho.ConnectionManager, c *paho.Connack) { h.Connected(c.SessionPresent) },
 		OnConnectError:        func(err error) { b.failed(b.explain(err)) },
 		ClientConfig: paho.ClientConfig{
 			// Munich's worker has the name of the host alone, and a broker has one client

@@ -49,7 +49,7 @@ type member struct {
 	received  []message.Message
 }
 
-func (c *member) Connected() {
+func (c *member) Connected(bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.connected++

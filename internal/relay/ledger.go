@@ -42,6 +42,14 @@ const (
 	told    event = "told"    // the other gateways were told of it
 )
 
+// mark is what is kept of a known key.
+type mark struct {
+	// round is the round of comparisons in which the key was noted last.
+	round uint32
+	// own is a key that this gateway has told the others of.
+	own bool
+}
+
 // ledger is which keys the other gateways know of, and which of theirs are still to be
 // added here.
 type ledger struct {
@@ -49,8 +57,7 @@ type ledger struct {
 	failed func(error)
 
 	mu sync.Mutex
-	// known has the round of comparisons in which the key was noted last.
-	known map[message.Key]uint32
+	known map[message.Key]mark
 	round uint32
 	// waiting are those that were heard, with their number in the order.
 	waiting map[message.Key]uint64
@@ -62,7 +69,7 @@ type ledger struct {
 // openLedger reads what there is. What is no ledger of this version is begun anew, which
 // failed is told, as it is of what cannot be written later.
 func openLedger(path string, failed func(error)) (*ledger, error) {
-	l := &ledger{path: path, failed: failed, known: map[message.Key]uint32{}, waiting: map[message.Key]uint64{}}
+	l := &ledger{path: path, failed: failed, known: map[message.Key]mark{}, waiting: map[message.Key]uint64{}}
 	f, err := statefile.Open(path, os.O_RDONLY, maxLedger)
 	switch {
 	case err == nil:
@@ -70,7 +77,7 @@ func openLedger(path string, failed func(error)) (*ledger, error) {
 		_ = f.Close() // nothing was written to it
 		if err != nil {
 			failed(fmt.Errorf("%s is begun anew: %w", path, err))
-			l.known, l.waiting = map[message.Key]uint32{}, map[message.Key]uint64{}
+			l.known, l.waiting = map[message.Key]mark{}, map[message.Key]uint64{}
 		}
 	case errors.Is(err, statefile.ErrForeign):
 		failed(fmt.Errorf("is begun anew: %w", err))
@@ -117,17 +124,17 @@ func (l *ledger) apply(what event, k message.Key) {
 		}
 	case added:
 		delete(l.waiting, k)
-		l.know(k)
+		l.know(k, false)
 	case dropped:
 		delete(l.waiting, k)
 	case told:
-		l.know(k)
+		l.know(k, true)
 	}
 }
 
-func (l *ledger) know(k message.Key) {
-	if _, there := l.known[k]; there || len(l.known) < maxKnown {
-		l.known[k] = l.round
+func (l *ledger) know(k message.Key, own bool) {
+	if old, there := l.known[k]; there || len(l.known) < maxKnown {
+		l.known[k] = mark{l.round, own || old.own}
 	}
 }
 
@@ -172,8 +179,12 @@ func (l *ledger) rewrite() error {
 		l.file = nil
 	}
 	text := []byte(ledgerHeader)
-	for k := range l.known {
-		text = fmt.Appendf(text, "%s %s %s\n", told, k.Domain, k.Key)
+	for k, m := range l.known {
+		what := added
+		if m.own {
+			what = told
+		}
+		text = fmt.Appendf(text, "%s %s %s\n", what, k.Domain, k.Key)
 	}
 	for _, k := range l.inOrder() {
 		text = fmt.Appendf(text, "%s %s %s\n", heard, k.Domain, k.Key)
@@ -195,16 +206,16 @@ func (l *ledger) compare(begun uint32, domain string, peers []address.Key) (unkn
 	defer l.mu.Unlock()
 	for _, p := range peers {
 		k := message.Key{Domain: domain, Key: p}
-		_, isKnown := l.known[k]
+		m, isKnown := l.known[k]
 		_, isWaiting := l.waiting[k]
 		if isKnown {
-			l.known[k] = begun
+			l.known[k] = mark{begun, m.own}
 		} else if !isWaiting {
 			unknown = append(unknown, k)
 		}
 	}
-	for k, round := range l.known {
-		if k.Domain == domain && round != begun {
+	for k, m := range l.known {
+		if k.Domain == domain && m.round != begun {
 			delete(l.known, k)
 		}
 	}
@@ -219,6 +230,22 @@ func (l *ledger) forget(serves func(domain string) bool) {
 		if !serves(k.Domain) {
 			delete(l.known, k)
 		}
+	}
+}
+
+// doubt forgets which keys the others were told of by this gateway, since the broker may
+// not have passed them on.
+func (l *ledger) doubt() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	before := len(l.known)
+	for k, m := range l.known {
+		if m.own {
+			delete(l.known, k)
+		}
+	}
+	if len(l.known) != before {
+		l.complain(l.rewrite())
 	}
 }
 

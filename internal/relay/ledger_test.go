@@ -124,7 +124,7 @@ func TestLedgerSize(t *testing.T) {
 }
 
 func TestLedgerBound(t *testing.T) {
-	l := &ledger{known: map[message.Key]uint32{}, waiting: map[message.Key]uint64{}}
+	l := &ledger{known: map[message.Key]mark{}, waiting: map[message.Key]uint64{}}
 	for i := range maxKnown + 1 {
 		l.apply(told, numbered(i))
 		l.apply(heard, numbered(i))
@@ -147,7 +147,7 @@ func TestCompare(t *testing.T) {
 	if want := []message.Key{numbered(5), numbered(6)}; !slices.Equal(got, want) {
 		t.Errorf("unknown are %v, want %v", got, want)
 	}
-	if want := map[message.Key]uint32{numbered(1): 1, numbered(4): 1, other: 0}; !reflect.DeepEqual(l.known, want) {
+	if want := map[message.Key]mark{numbered(1): {1, true}, numbered(4): {1, true}, other: {0, true}}; !reflect.DeepEqual(l.known, want) {
 		t.Errorf("known are %v, want %v", l.known, want)
 	}
 	l.forget(func(domain string) bool { return domain == "d" })

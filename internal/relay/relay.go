@@ -45,7 +45,7 @@ const (
 	// compareLeast the shortest time between two comparisons.
 	compareEvery   = time.Hour
 	compareAfter   = 10 * time.Second
-	compareLeast   = 5 * time.Minute
+	compareLeast   = time.Minute
 	compareTimeout = 2 * time.Minute
 	// comparePause is the pause after each key that a comparison has found.
 	comparePause = 10 * time.Millisecond
@@ -73,7 +73,8 @@ var ErrRefused = errors.New("the broker refuses it")
 
 // Handler is told what comes from a broker.
 type Handler interface {
-	Connected()
+	// Connected is told whether the broker still has the session of before.
+	Connected(resumed bool)
 	Disconnected(why error)
 	// Received returns when the message can be forgotten by the broker.
 	Received(m message.Message)
@@ -299,10 +300,17 @@ func (r *Relay) hear(h message.Heard) error {
 // handler is what the broker is given.
 type handler struct{ *Relay }
 
-// Connected is that of Handler.
-func (h handler) Connected() {
+// Connected is that of Handler. A broker without the session may have lost what it should
+// have passed on, so the next comparison finds all that this gateway has told.
+func (h handler) Connected(resumed bool) {
+	if !resumed {
+		h.ledger.doubt()
+	}
 	h.mu.Lock()
 	h.stats.Connected = true
+	if !resumed {
+		h.recent = message.Recent{}
+	}
 	h.mu.Unlock()
 	h.Log(journal.PriNotice, "connected to the broker")
 	select {

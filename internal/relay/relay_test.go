@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"net/netip"
 	"os"
@@ -42,6 +43,7 @@ type hubClient struct {
 	filters []message.Subscription
 	handler Handler
 	there   bool
+	session bool // the broker has one
 	pending []message.Message
 	wake    chan struct{}
 }
@@ -72,12 +74,30 @@ func (h *hub) set(up bool) {
 	h.mu.Unlock()
 	for _, c := range there {
 		if up {
-			c.handler.Connected()
+			c.connected()
 			c.signal()
 		} else {
 			c.handler.Disconnected(errors.New("the broker has gone"))
 		}
 	}
+}
+
+// lose makes the broker forget all sessions.
+func (h *hub) lose() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for _, c := range h.clients {
+		c.session, c.pending, c.filters = false, nil, nil
+	}
+}
+
+// connected tells the client of its connection.
+func (c *hubClient) connected() {
+	c.hub.mu.Lock()
+	resumed := c.session
+	c.session = true
+	c.hub.mu.Unlock()
+	c.handler.Connected(resumed)
 }
 
 func (h *hub) keys() (all []message.Message) {
@@ -104,7 +124,7 @@ func (c *hubClient) Start(ctx context.Context, handler Handler) error {
 	up := c.hub.up
 	c.hub.mu.Unlock()
 	if up {
-		handler.Connected()
+		c.connected()
 	}
 	go func() {
 		defer func() {
@@ -504,6 +524,42 @@ func TestRelayAway(t *testing.T) {
 		settle(compareEvery + time.Minute)
 		if len(h.keys()) != 4 {
 			t.Errorf("sent %+v", h.keys())
+		}
+	})
+}
+
+// A broker that dies has lost what it should have passed on. Each gateway says once more
+// what it has said, even if it ends meanwhile, and not what it has heard.
+func TestBrokerForgets(t *testing.T) {
+	run(t, func(t *testing.T, h *hub, a, b *node) {
+		a.register(numbered(1))
+		b.register(numbered(2))
+		settle(2 * time.Second)
+		b.stop()
+		a.register(numbered(3))
+		settle(2 * time.Second)
+		h.set(false)
+		h.lose()
+		h.set(true)
+		settle(2 * time.Second)
+		a.stop()
+		a.start()
+		b.start()
+		settle(compareLeast + compareAfter + time.Second)
+		if !b.has(numbered(3)) {
+			t.Errorf("the other gateway has %v", b.peers)
+		}
+		said := map[string]int{}
+		for _, m := range h.keys() {
+			said[m.Origin+" "+string(m.Payload)]++
+		}
+		if want := map[string]int{"gw01 " + key(1).String(): 2, "gw01 " + key(3).String(): 2, "gw02 " + key(2).String(): 2}; !maps.Equal(said, want) {
+			t.Errorf("said were %v, want %v", said, want)
+		}
+		before := len(h.keys())
+		settle(2 * compareEvery)
+		if got := len(h.keys()); got != before {
+			t.Errorf("%d keys were said without a reason", got-before)
 		}
 	})
 }
