@@ -47,6 +47,9 @@ const (
 	compareAfter   = 10 * time.Second
 	compareLeast   = time.Minute
 	compareTimeout = 2 * time.Minute
+	// doubtAfter takes the place of compareAfter when the broker has forgotten the gateways:
+	// by then all are there again, since each tries to connect at least once a minute.
+	doubtAfter = 90 * time.Second
 	// comparePause is the pause after each key that a comparison has found.
 	comparePause = 10 * time.Millisecond
 	// farewellTimeout is how long the end waits for the broker.
@@ -118,6 +121,9 @@ type Relay struct {
 	dirty  bool
 	recent message.Recent
 	stats  gateways.Stats
+	// doubtful says that the broker has forgotten the gateways: what it is told until the
+	// next comparison may reach none of them.
+	doubtful bool
 }
 
 // Run relays until the context is done, or until the configuration is another one.
@@ -207,7 +213,11 @@ func (r *Relay) loop(ctx context.Context) {
 		case <-r.connected:
 			presence.due = time.Now()
 			p.anew.Store(true)
-			compare.due = time.Now().Add(compareAfter)
+			after := compareAfter
+			if r.isDoubtful() {
+				after = doubtAfter
+			}
+			compare.due = time.Now().Add(after)
 			if earliest := compared.Add(compareLeast); compare.due.Before(earliest) {
 				compare.due = earliest
 			}
@@ -276,6 +286,12 @@ func (r *Relay) isConnected() bool {
 	return r.stats.Connected
 }
 
+func (r *Relay) isDoubtful() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.doubtful
+}
+
 func (r *Relay) count(result gateways.Result) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -308,9 +324,7 @@ func (h handler) Connected(resumed bool) {
 	}
 	h.mu.Lock()
 	h.stats.Connected = true
-	if !resumed {
-		h.recent = message.Recent{}
-	}
+	h.doubtful = h.doubtful || !resumed
 	h.mu.Unlock()
 	h.Log(journal.PriNotice, "connected to the broker")
 	select {
@@ -385,12 +399,15 @@ func (r *Relay) added(k message.Key, code outcome.Code) {
 	r.count(gateways.Result(code))
 }
 
-// told notes that the broker has a key of this gateway.
+// told notes that the broker has a key of this gateway, and will pass it on.
 func (r *Relay) told(k message.Key) {
-	r.ledger.note(told, k)
 	r.mu.Lock()
-	defer r.mu.Unlock()
 	r.stats.Sent++
+	doubtful := r.doubtful
+	r.mu.Unlock()
+	if !doubtful {
+		r.ledger.note(told, k)
+	}
 }
 
 // listen takes announcements until the context is done.
@@ -436,6 +453,11 @@ func (r *Relay) compare(ctx context.Context) {
 		return
 	}
 	r.ledger.forget(r.serves)
+	r.mu.Lock()
+	if r.doubtful {
+		r.doubtful, r.recent = false, message.Recent{}
+	}
+	r.mu.Unlock()
 	found := 0
 	for _, domain := range slices.Sorted(maps.Keys(peers)) {
 		if !r.serves(domain) {
