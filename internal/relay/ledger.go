@@ -56,7 +56,7 @@ type ledger struct {
 	path   string
 	failed func(error)
 
-	mu sync.Mutex
+	mu    sync.Mutex
 	known map[message.Key]mark
 	round uint32
 	// waiting are those that were heard, with their number in the order.
