@@ -5,6 +5,7 @@ package suite
 import (
 	"fmt"
 	"io"
+	"net"
 	"os"
 	"os/exec"
 	"slices"
@@ -258,6 +259,38 @@ func TestSystemCalls(t *testing.T) {
 				sh(t, "curl -sfg 'http://[::1]:9587/metrics' | grep -q 'wgkex_domain_up{domain=\"%s\"} 0'", domain)
 			})
 		},
+		"wgkex-relay": func(t *testing.T) {
+			relayTo(t, "localhost")
+			listen(t)
+			says := func() {
+				t.Helper()
+				key := newKey(t)
+				accept(t, sharedPort, domain, key)
+				hears(t, "/run/suite-listener", "wireguard/%s/all %s", domain, key)
+			}
+			says()
+			theirs := newKey(t)
+			other(t, "wireguard/"+domain+"/all", theirs.String())
+			eventually(t, "their key is a peer", func() bool { return hasPeers(domain, theirs) })
+			sh(t, "systemctl stop mosquitto; systemctl start mosquitto") // it connects anew
+			says()
+			sh(t, "kill -KILL $(systemctl show -P MainPID wgkex-relay.service)")
+			says()
+			noFiles(t, "/run/wgkex/relay", "what others read of the relay is not kept")
+			noFiles(t, "/var/lib/wgkex-relay", "no space left on device")
+
+			// A name that name servers alone know, and a certificate that the system trusts.
+			const name = "broker.suite.test"
+			nameServer(t)
+			sh(t, `cd /etc/mosquitto/certs; cp ca.pem /usr/local/share/ca-certificates/suite.crt; update-ca-certificates
+				openssl x509 -req -in broker.csr -CA ca.pem -CAkey ca.key -days 2 -extfile <(echo subjectAltName=DNS:localhost,DNS:%s) -out broker.pem
+				sed -i '/ca_file/d; s/localhost/%[1]s/' /etc/wgkex/conf.d/mqtt.toml; systemctl restart mosquitto`, name)
+			t.Cleanup(func() { sh(t, "rm /usr/local/share/ca-certificates/suite.crt; update-ca-certificates --fresh") })
+			brokerListens(t)
+			_, _ = try("wgkex apply")
+			says()
+			sh(t, "systemctl stop wgkex-relay.service")
+		},
 		"wgkex-restore": func(t *testing.T) {
 			keys := addPeers(t, domain, 600)
 			sh(t, "wgkex save %s; wg set wg-%[1]s $(wg show wg-%[1]s peers | sed 's/.*/peer & remove/'); rm -f %s", domain, state)
@@ -286,6 +319,8 @@ func TestSystemCalls(t *testing.T) {
 				unit = "wgkex@.service"
 			case "wgkex-http":
 				unit = "wgkex-http.service.d/20-http.conf"
+			case "wgkex-relay":
+				unit = program + ".service"
 			}
 			listed := strings.Fields(sh(t, "sed -n 's/^SystemCallFilter=//p' /lib/systemd/system/%s", unit))
 			always := found(sh(t, "systemd-analyze --no-pager syscall-filter @default"), `(?m)^    (\w+)$`)
@@ -305,4 +340,63 @@ func TestSystemCalls(t *testing.T) {
 			}
 		})
 	}
+}
+
+// noFiles has the relay find its directory full when it starts, and say so.
+func noFiles(t *testing.T, dir, complaint string) {
+	t.Helper()
+	sh(t, "systemctl stop wgkex-relay.service; mount -t tmpfs -o size=4k,uid=wgkex-relay,gid=wgkex-relay,mode=755 tmpfs %s; head -c 9000 /dev/zero > %[1]s/zeros || true", dir)
+	sh(t, "systemctl start --no-block wgkex-relay.service")
+	eventually(t, complaint, func() bool {
+		_, err := try("journalctl -b -u wgkex-relay.service -o cat | grep -qF '%s'", complaint)
+		return err == nil
+	})
+	sh(t, "systemctl stop wgkex-relay.service; umount %s; systemctl start wgkex-relay.service", dir)
+}
+
+// nameServer answers that each name is that of this machine, until the test ends.
+func nameServer(t *testing.T) {
+	t.Helper()
+	server, err := net.ListenUDP("udp", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 53), Port: 53})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = server.Close() })
+	go func() {
+		query := make([]byte, 512)
+		for {
+			n, from, err := server.ReadFromUDP(query)
+			if err != nil {
+				return // the end of the test
+			}
+			if answer := resolve(query[:n]); answer != nil {
+				_, _ = server.WriteToUDP(answer, from)
+			}
+		}
+	}()
+	sh(t, "cp --preserve=all /etc/resolv.conf resolv.conf 2>/dev/null || touch no-resolv.conf; rm -f /etc/resolv.conf; echo nameserver 127.0.0.53 > /etc/resolv.conf")
+	t.Cleanup(func() { sh(t, "rm -f /etc/resolv.conf; rm no-resolv.conf 2>/dev/null || mv resolv.conf /etc") })
+}
+
+// resolve answers a query with 127.0.0.1, and one for something else than an IPv4 address
+// with nothing (RFC 1035 section 4.1). It is nil for what is no query.
+func resolve(query []byte) []byte {
+	const header, typeA = 12, 1
+	if len(query) < header {
+		return nil
+	}
+	end := header
+	for end < len(query) && query[end] != 0 { // labels of the name
+		end += 1 + int(query[end])
+	}
+	end += 5 // the root, type and class
+	if end > len(query) {
+		return nil
+	}
+	answer := append([]byte{query[0], query[1], 0x81, 0x80, 0, 1, 0, 0, 0, 0, 0, 0}, query[header:end]...)
+	if query[end-3] != typeA {
+		return answer
+	}
+	answer[7] = 1
+	return append(answer, 0xc0, header, 0, typeA, 0, 1, 0, 0, 0, 60, 0, 4, 127, 0, 0, 1)
 }
