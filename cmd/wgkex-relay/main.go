@@ -37,6 +37,8 @@ func main() {
 	if err := run(ctx); err != nil {
 		fmt.Fprintf(os.Stderr, "wgkex-relay: %v\n", err)
 		if errors.Is(err, mqtt.ErrNoBroker) {
+			// Whatever its status, a service fails that ends before it is ready.
+			notify(daemon.SdNotifyReady)
 			os.Exit(exitNoBroker)
 		}
 		os.Exit(1)
