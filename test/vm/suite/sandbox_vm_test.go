@@ -131,7 +131,7 @@ func relayMounts(t *testing.T) {
 		}
 	}
 	for at, reason := range reasons {
-		if _, err := os.Stat(at); err == nil && !found[at] && at != "/" {
+		if _, err := os.Stat(at); err == nil && !found[at] && at != "/" && !strings.HasPrefix(reason, "of systemd 257") {
 			t.Errorf("%s is not mounted: %s", at, reason)
 		}
 	}
