@@ -5,8 +5,11 @@ SHELL = /bin/bash
 .DELETE_ON_ERROR:
 
 VERSION := $(shell sed -n '1s/.*(\(.*\)).*/\1/p' packaging/debian/changelog)
+# Another architecture is cross-built, e.g. `make deb ARCH=arm64`.
 ARCH := $(shell dpkg --print-architecture)
 DEB := build/wgkex_$(VERSION)_$(ARCH).deb
+# What `make test` builds and looks at.
+DEBS := $(patsubst %,build/wgkex_$(VERSION)_%.deb,amd64 arm64)
 
 # What goes into the package.
 SOURCES := $(shell find cmd internal units packaging docs -type f -not -name '*_test.go' -not -path '*/testdata/*') \
@@ -16,25 +19,28 @@ GOFUMPT = mvdan.cc/gofumpt@v0.12.0
 STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
 GOVULNCHECK = golang.org/x/vuln/cmd/govulncheck@v1.9.0
 
-DEPENDENCIES = chromium debhelper dpkg-dev e2fsprogs fakeroot fonts-dejavu-core gcc libc6-dev lintian mmdebstrap prometheus qemu-system-x86 scdoc shellcheck uidmap
+DEPENDENCIES = chromium debhelper dpkg-dev e2fsprogs fakeroot fonts-dejavu-core gcc libc6-dev lintian mmdebstrap prometheus qemu-system-x86 qemu-user-static scdoc shellcheck uidmap
 
-.PHONY: all deb deps run test test-long lint unit fuzz browser pictures bench vuln clean FORCE
+.PHONY: all deb deps reproducible architectures run test test-long lint unit fuzz browser pictures bench vuln clean FORCE
 
 all: deb
 
 deb: $(DEB)
 
-# A native source package of what git would check out, with the modules of
-# go.sum in it, so that the build itself needs no network.
-$(DEB): $(SOURCES) | deps
-	rm -rf build/source build/*.deb build/*.dsc build/*.tar.xz build/*.buildinfo build/*.changes
-	mkdir -p build/source
-	cp -r --parents $(SOURCES) build/source
-	mv build/source/packaging/debian build/source/debian
-	cd build/source && go mod vendor
-	cd build/source && GOCACHE=$$(go env GOCACHE) dpkg-buildpackage -us -uc > ../build.log 2>&1 || { cat ../build.log; exit 1; }
-	rm -rf build/source
-	@echo "built $(DEB)"
+build/wgkex_$(VERSION)_%.deb: $(SOURCES) | deps
+	@packaging/build build $* $(SOURCES)
+	@echo "built $@"
+
+# A second build of the same files, elsewhere and later, gives the same bytes.
+reproducible: $(DEB)
+	rm -rf build/reproducible
+	@umask 077; TZ=Pacific/Kiritimati LC_ALL=C packaging/build build/reproducible/in-another-directory $(ARCH) $(SOURCES)
+	cd build/reproducible/in-another-directory; for file in *.deb *.dsc *.tar.xz; do cmp $$file ../../$$file; done
+	rm -rf build/reproducible
+
+# The programs of both architectures work, and do the same.
+architectures: $(DEBS)
+	test/architectures $(DEBS)
 
 # Installs the Debian packages that are missing.
 deps:
@@ -54,7 +60,7 @@ run: $(DEB)
 
 # Both VMs at a time: each waits a third of its time. With one processor each they
 # are a sixth faster on two emulated ones; test-long has two.
-test: lint unit fuzz browser
+test: lint unit fuzz browser reproducible architectures
 	bench/run --smoke
 	$(MAKE) -j2 VM_CPUS=1 vm-bookworm vm-trixie
 	@echo "all tests passed"
@@ -77,7 +83,7 @@ lint: deps
 	promtool check rules packaging/prometheus/wgkex.rules.yml
 	promtool test rules packaging/prometheus/wgkex.rules.test.yml
 	promtool check metrics < internal/metrics/testdata/metrics.prom
-	$(MAKE) $(DEB)
+	$(MAKE) $(DEBS)
 	lintian --fail-on error,warning,info --tag-display-limit 0 build/*.changes
 
 unit:

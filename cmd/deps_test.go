@@ -106,6 +106,16 @@ func TestModules(t *testing.T) {
 	}
 }
 
+// "wgkex version --verbose" has the modules of all programs.
+func TestModulesOfCommand(t *testing.T) {
+	own := goList(t, "{{with .Module}}{{.Path}}{{end}}", "-deps", "wgkex/cmd/wgkex")
+	for _, module := range goList(t, "{{with .Module}}{{.Path}}{{end}}", "-deps", "wgkex/cmd/...") {
+		if !slices.Contains(own, module) {
+			t.Errorf("%s is in another program alone", module)
+		}
+	}
+}
+
 // The handler is started for each exchange: what it does not need must not start
 // with it.
 func TestHandlerPackages(t *testing.T) {
