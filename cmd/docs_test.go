@@ -6,10 +6,12 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"wgkex/internal/cleanup"
 	"wgkex/internal/client"
@@ -279,4 +281,79 @@ func submatch(t *testing.T, file, pattern string) string {
 		return ""
 	}
 	return string(m[1])
+}
+
+// The two changelogs have the same versions, of the same days, with the same lines.
+func TestChangelogs(t *testing.T) {
+	// entries are a changelog's versions, each followed by its day and its lines.
+	entries := func(file, entry, line, day string) (all []string) {
+		pattern := regexp.MustCompile(entry)
+		for _, m := range pattern.FindAllStringSubmatch(read(t, "../"+file), -1) {
+			group := func(name string) string { return m[pattern.SubexpIndex(name)] }
+			date, err := time.Parse(day, group("day"))
+			if err != nil {
+				t.Errorf("%s: version %s: %v", file, group("version"), err)
+			}
+			all = append(all, group("version"), date.Format(time.DateOnly))
+			for _, l := range regexp.MustCompile(line).FindAllStringSubmatch(group("lines"), -1) {
+				all = append(all, strings.Join(strings.Fields(l[1]), " "))
+			}
+		}
+		return all
+	}
+	debian := entries("packaging/debian/changelog", `(?m)^wgkex \((?P<version>.*)\) .*\n(?P<lines>(?:\n|  .*\n)*) -- .*  (?P<day>.*)$`, `(?m)^  \* (.*(?:\n    .*)*)`, time.RFC1123Z)
+	markdown := entries("CHANGELOG.md", `(?m)^## \[(?P<version>.*)\] - (?P<day>.*)\n(?P<lines>(?:\n|### .*\n|[- ] .*\n)*)`, `(?m)^- (.*(?:\n  .*)*)`, time.DateOnly)
+	if !slices.Equal(markdown, debian) || len(debian) < 3 {
+		t.Errorf("CHANGELOG.md has\n%q\npackaging/debian/changelog\n%q", markdown, debian)
+	}
+	if headings, parsed := strings.Count(read(t, "../CHANGELOG.md"), "\n## "), strings.Count(read(t, "../packaging/debian/changelog"), "\n -- "); headings != parsed {
+		t.Errorf("%d versions in CHANGELOG.md, %d in packaging/debian/changelog", headings, parsed)
+	}
+}
+
+// A link in a document leads to a file, and a heading in it if it names one. The index
+// has all documents.
+func TestLinksInDocuments(t *testing.T) {
+	documents, err := filepath.Glob("../docs/*.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	index := read(t, "../docs/index.md")
+	for _, document := range documents {
+		if name := filepath.Base(document); name != "index.md" && !strings.Contains(index, "]("+name+")") {
+			t.Errorf("docs/index.md does not lead to %s", name)
+		}
+	}
+	anchor := func(heading string) string {
+		kept := regexp.MustCompile(`[^\p{L}\p{N} _-]`).ReplaceAllString(strings.ToLower(heading), "")
+		return strings.ReplaceAll(kept, " ", "-")
+	}
+	links := 0
+	for _, document := range append(documents, "../README.md", "../SECURITY.md", "../CONTRIBUTING.md", "../CHANGELOG.md") {
+		for _, m := range regexp.MustCompile(`\]\(([^):\s]*)\)`).FindAllStringSubmatch(read(t, document), -1) {
+			links++
+			path, heading, named := strings.Cut(m[1], "#")
+			file := document
+			if path != "" {
+				file = filepath.Join(filepath.Dir(document), path)
+			}
+			if _, err := os.Stat(file); err != nil {
+				t.Errorf("%s leads to %s: %v", document, m[1], err)
+				continue
+			}
+			if !named {
+				continue
+			}
+			var anchors []string
+			for _, h := range regexp.MustCompile(`(?m)^#+ (.*)$`).FindAllStringSubmatch(read(t, file), -1) {
+				anchors = append(anchors, anchor(h[1]))
+			}
+			if !slices.Contains(anchors, heading) {
+				t.Errorf("%s leads to %s, which has no such heading", document, m[1])
+			}
+		}
+	}
+	if links < 50 {
+		t.Errorf("only %d links", links)
+	}
 }
