@@ -13,7 +13,7 @@ DEBS := $(patsubst %,build/wgkex_$(VERSION)_%.deb,amd64 arm64)
 
 # What goes into the package.
 SOURCES := $(shell find cmd internal units packaging docs -type f -not -name '*_test.go' -not -path '*/testdata/*') \
-	README.md CHANGELOG.md SECURITY.md LICENSE go.mod go.sum
+	README.md SECURITY.md LICENSE go.mod go.sum
 
 GOFUMPT = mvdan.cc/gofumpt@v0.12.0
 STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
