@@ -19,9 +19,9 @@ GOFUMPT = mvdan.cc/gofumpt@v0.12.0
 STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
 GOVULNCHECK = golang.org/x/vuln/cmd/govulncheck@v1.9.0
 
-DEPENDENCIES = chromium debhelper dpkg-dev e2fsprogs fakeroot fonts-dejavu-core gcc libc6-dev lintian mmdebstrap prometheus qemu-system-x86 qemu-user-static scdoc shellcheck uidmap
+DEPENDENCIES = apt-utils chromium debhelper dpkg-dev e2fsprogs fakeroot fonts-dejavu-core gcc gnupg libc6-dev lintian mmdebstrap prometheus qemu-system-x86 qemu-user-static scdoc shellcheck uidmap
 
-.PHONY: all deb deps reproducible architectures run test test-long lint unit fuzz browser pictures bench vuln clean FORCE
+.PHONY: all deb deps reproducible architectures repository run test test-long lint unit fuzz browser pictures bench vuln clean FORCE
 
 all: deb
 
@@ -37,6 +37,13 @@ reproducible: $(DEB)
 	@umask 077; TZ=Pacific/Kiritimati LC_ALL=C packaging/build build/reproducible/in-another-directory $(ARCH) $(SOURCES)
 	cd build/reproducible/in-another-directory; for file in *.deb *.dsc *.tar.xz; do cmp $$file ../../$$file; done
 	rm -rf build/reproducible
+
+# A signed repository for apt, or new packages in one that is there, see
+# docs/operating.md. KEY is that of your GnuPG which signs.
+REPOSITORY = build/repository
+repository: $(DEBS)
+	@[ -n "$(KEY)" ] || { echo "which key signs? make repository KEY=packages@example.org"; exit 2; }
+	packaging/repository '$(REPOSITORY)' '$(KEY)' $(DEBS)
 
 # The programs of both architectures work, and do the same.
 architectures: $(DEBS)
@@ -66,12 +73,14 @@ test: lint unit fuzz browser reproducible architectures
 	@echo "all tests passed"
 
 # What takes too long for each change: attacks at full size, Ansible, what the tests of
-# each change run on one release alone, and the reboots. Run it before a
-# release.
+# each change run on one release alone, the reboots, apt from a repository, and the
+# packages' own tests for arm64. Run it before a release.
 test-long:
 	$(MAKE) -j2 vm-bookworm vm-trixie RUN='^TestLong|$(NOT_bookworm)|$(NOT_trixie)'
 	$(MAKE) reboot-bookworm
 	$(MAKE) reboot-trixie
+	$(MAKE) -j2 VM_CPUS=1 apt-bookworm apt-trixie
+	GOARCH=arm64 CGO_ENABLED=0 go test $(if $(filter-out arm64,$(ARCH)),-exec qemu-aarch64-static) ./internal/...
 
 lint: deps
 	@unformatted=$$(go run $(GOFUMPT) -l .); \
@@ -114,14 +123,14 @@ VM_CPUS = 2
 # Tests that take half a minute or more and are about wgkex, not about what differs
 # between the releases: each runs on one of the two.
 NOT_bookworm = TestHostileFlood|TestCheckFinds|TestClockIsSet|TestHTTPFlood|TestRestoreFiles|TestTurnedAway|TestFirewallSurvives|TestManyAtOnce|TestContainerReports|TestCheckForMonitoring|TestRefusals|TestLeftOver|TestManual
-NOT_trixie = TestCleanupState|TestOthersChangePeers|TestLockHeld|TestHTTPBehindNginx|TestGuideLeads|TestReadmeLeads|TestRestoreMany|TestKeysRepeated|TestReadingWhile|TestEveryStep|TestLimitsUnderAttack|TestSaveFails|TestHTTPLocalSocket|TestPage$$|TestAdd$$|TestMetricsOfManyPeers|TestApply$$|TestContainerWithoutJournal|TestCleanupAgainstExchange|TestGuideMetrics
+NOT_trixie = TestCleanupState|TestOthersChangePeers|TestLockHeld|TestHTTPBehindNginx|TestGuideLeads|TestReadmeLeads|TestRestoreMany|TestKeysRepeated|TestReadingWhile|TestEveryStep|TestLimitsUnderAttack|TestSaveFails|TestHTTPLocalSocket|TestPage$$|TestAdd$$|TestMetricsOfManyPeers|TestApply$$|TestContainerWithoutJournal|TestCleanupAgainstExchange|TestGuideMetrics|TestSmoke
 
 # The suites of one release in one VM, e.g. `make vm-bookworm RUN=Refusals`.
 # TestLong... run only when asked for.
 vm-%: $(DEB) build/vm/suite.test build/vm/kernel.test build/vm/probe
 	mkdir -p build/vm/$*/suite-files
 	cp build/vm/probe build/vm/$*/suite-files
-	cp test/vm/suite/{gateway,router,http-router} build/vm/$*/suite-files
+	cp test/vm/suite/{gateway,router,http-router} packaging/debian/tests/smoke build/vm/$*/suite-files
 	printf '%s\n' $(if $(RUN),-test.run '$(RUN)',-test.skip '^(TestLong|$(NOT_$*))') > build/vm/$*/suite-files/arguments
 	WGKEX_VM_DEB=$(DEB) WGKEX_VM_TIMEOUT=4800 WGKEX_VM_CPUS=$(VM_CPUS) test/vm/run -r $* -f build/vm/$*/suite-files -f build/vm/suite.test -f build/vm/kernel.test -f $(DEB) test/vm/suite/run 2>&1 | sed -u 's/^/$*: /'
 
@@ -131,6 +140,11 @@ reboot-%: $(DEB)
 	mkdir -p build/vm/reboot-$*/suite-files
 	cp test/vm/suite/{gateway,router} build/vm/reboot-$*/suite-files
 	WGKEX_VM_DEB=$(DEB) WGKEX_VM_CPUS=$(VM_CPUS) test/vm/run -b -r $* -f build/vm/reboot-$*/suite-files test/vm/suite/reboot 2>&1 | sed -u 's/^/$* reboot: /'
+
+# apt in a VM of one release installs from a repository, and upgrades from it.
+apt-%: $(DEB)
+	test/vm/repositories build/vm/apt-$* $(DEB)
+	WGKEX_VM_DEB=$(DEB) WGKEX_VM_CPUS=$(VM_CPUS) test/vm/run -r $* -f build/vm/apt-$*/repositories test/vm/suite/apt 2>&1 | sed -u 's/^/$* apt: /'
 
 build/vm/suite.test: FORCE
 	CGO_ENABLED=0 go test -c -tags vm -trimpath -o $@ ./test/vm/suite
