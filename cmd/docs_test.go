@@ -357,3 +357,40 @@ func TestLinksInDocuments(t *testing.T) {
 		t.Errorf("only %d links", links)
 	}
 }
+
+// The variables of the Ansible role are the keys of the configuration, as its page has
+// them.
+func TestAnsibleVariables(t *testing.T) {
+	page, _, _ := strings.Cut(read(t, "../docs/wgkex.toml.5.scd"), "\n# CHANGES\n")
+	want := map[string][]string{}
+	variable := ""
+	for line := range strings.Lines(page) {
+		if m := regexp.MustCompile(`table _\[(\w+)[].]`).FindStringSubmatch(line); m != nil {
+			variable = "wgkex_" + m[1]
+			if m[1] == "domains" {
+				want[variable] = []string{"name"}
+			}
+		} else if m := regexp.MustCompile(`(?m)^_(\w+)_$`).FindStringSubmatch(line); m != nil && variable == "" {
+			want["wgkex_"+m[1]] = nil
+		} else if m != nil {
+			want[variable] = append(want[variable], m[1])
+		}
+	}
+	got := map[string][]string{}
+	for line := range strings.Lines(read(t, "../packaging/ansible/roles/wgkex/meta/argument_specs.yml")) {
+		if m := regexp.MustCompile(`(?m)^      (\w+):$`).FindStringSubmatch(line); m != nil {
+			variable = m[1]
+			got[variable] = nil
+		} else if m := regexp.MustCompile(`(?m)^          (\w+):$`).FindStringSubmatch(line); m != nil {
+			got[variable] = append(got[variable], m[1])
+		}
+	}
+	for variable, keys := range want {
+		if _, there := got[variable]; !there || !slices.Equal(got[variable], keys) {
+			t.Errorf("the role's %s has the keys %q, wgkex.toml(5) %q", variable, got[variable], keys)
+		}
+	}
+	if len(want) != 7 || len(want["wgkex_domains"]) < 5 {
+		t.Errorf("wgkex.toml(5) is not read right: %q", want)
+	}
+}
