@@ -240,7 +240,7 @@ func TestLongAnsibleReplacesClassic(t *testing.T) {
 	write("/etc/systemd/system/wgkex-worker.service", "[Service]\nUser=wgkex\nExecStart=/usr/local/bin/wgkex_server.sh\n[Install]\nWantedBy=multi-user.target", "644")
 	write("/etc/systemd/system/wgkex-cleanup@.service", "[Service]\nType=oneshot\nExecStart=/usr/local/bin/wgkex_cleanup.sh %i", "644")
 	write("/etc/systemd/system/wgkex-cleanup@.timer", "[Timer]\nOnActiveSec=10d\n[Install]\nWantedBy=timers.target", "644")
-	sh(t, "id wgkex || useradd --system wgkex; systemctl daemon-reload; systemctl enable --now wgkex-worker.service wgkex-cleanup@ffww01.timer")
+	sh(t, "id wgkex || useradd --system wgkex; install -d -o wgkex /var/lib/wgkex; systemctl daemon-reload; systemctl enable --now wgkex-worker.service wgkex-cleanup@ffww01.timer")
 	t.Cleanup(func() {
 		_, _ = try("systemctl disable --now wgkex-worker.service; rm /etc/systemd/system/wgkex-{worker,cleanup@}.*")
 	})
