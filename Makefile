@@ -21,7 +21,7 @@ GOVULNCHECK = golang.org/x/vuln/cmd/govulncheck@v1.9.0
 
 DEPENDENCIES = apt-utils chromium debhelper dpkg-dev e2fsprogs fakeroot fonts-dejavu-core gcc gnupg libc6-dev lintian mmdebstrap prometheus qemu-system-x86 qemu-user-static scdoc shellcheck uidmap
 
-.PHONY: all deb deps reproducible architectures repository run test test-long lint unit fuzz browser pictures bench vuln clean FORCE
+.PHONY: all deb deps reproducible architectures repository upgrades run test test-long lint unit fuzz browser pictures bench vuln clean FORCE
 
 all: deb
 
@@ -82,6 +82,7 @@ test-long:
 	$(MAKE) reboot-bookworm
 	$(MAKE) reboot-trixie
 	$(MAKE) -j2 VM_CPUS=1 apt-bookworm apt-trixie
+	$(MAKE) -j2 VM_CPUS=1 upgrades
 	GOARCH=arm64 CGO_ENABLED=0 go test $(if $(filter-out arm64,$(ARCH)),-exec qemu-aarch64-static) ./internal/...
 
 lint: deps
@@ -134,7 +135,9 @@ vm-%: $(DEB) build/vm/suite.test build/vm/kernel.test build/vm/probe
 	cp build/vm/probe build/vm/$*/suite-files
 	cp test/vm/suite/{gateway,router,http-router} packaging/debian/tests/smoke build/vm/$*/suite-files
 	cp -r packaging/ansible/roles bench/classic build/vm/$*/suite-files
-	printf '%s\n' $(if $(RUN),-test.run '$(RUN)',-test.skip '^(TestLong|$(NOT_$*))') > build/vm/$*/suite-files/arguments
+	rm -rf build/vm/$*/suite-files/upgrades
+	[ -z '$(UPGRADES)' ] || cp -r $(UPGRADES) build/vm/$*/suite-files/upgrades
+	printf '%s\n' $(if $(RUN),-test.run '$(RUN)',-test.skip '^(TestLong|TestEarlierVersions|$(NOT_$*))') > build/vm/$*/suite-files/arguments
 	WGKEX_VM_DEB=$(DEB) WGKEX_VM_TIMEOUT=4800 WGKEX_VM_CPUS=$(VM_CPUS) test/vm/run -r $* -f build/vm/$*/suite-files -f build/vm/suite.test -f build/vm/kernel.test -f $(DEB) test/vm/suite/run 2>&1 | sed -u 's/^/$*: /'
 
 # A VM of one release that boots several times: what becomes of routers when the
@@ -148,6 +151,16 @@ reboot-%: $(DEB)
 apt-%: $(DEB)
 	test/vm/repositories build/vm/apt-$* $(DEB)
 	WGKEX_VM_DEB=$(DEB) WGKEX_VM_CPUS=$(VM_CPUS) test/vm/run -r $* -f build/vm/apt-$*/repositories test/vm/suite/apt 2>&1 | sed -u 's/^/$* apt: /'
+
+# From the packages of earlier versions to this one, with routers that come meanwhile.
+upgrades: upgrades-bookworm upgrades-trixie
+
+upgrades-%: build/upgrades
+	$(MAKE) vm-$* RUN='^TestEarlierVersions$$$$' UPGRADES=build/upgrades
+
+build/upgrades: test/upgrades
+	test/upgrades $@
+	touch $@
 
 build/vm/suite.test: FORCE
 	CGO_ENABLED=0 go test -c -tags vm -trimpath -o $@ ./test/vm/suite

@@ -37,6 +37,7 @@ func TestNumbersInDocuments(t *testing.T) {
 	const restorePage, localPage = "docs/wgkex-restore.8.scd", "docs/wgkex-local.8.scd"
 	const clients, httpPage, guide = "docs/http.md", "docs/wgkex-http.8.scd", "docs/operating.md"
 	const metricsPage, metricsUnit, metricsHTTP = "docs/wgkex-metrics.8.scd", "units/wgkex-metrics@.service", "internal/metrics/http.go"
+	const preinst = "packaging/debian/wgkex.preinst"
 	const httpd, httpdNew, httpapiFile = "internal/httpd/httpd.go", "internal/httpd/new.go", "internal/httpapi/api.go"
 	for _, c := range []struct {
 		document, pattern string
@@ -171,6 +172,8 @@ func TestNumbersInDocuments(t *testing.T) {
 		{guide, `an exchange takes (\d+) seconds at most`, nil, httpapiFile, `exchangeTimeout = (\d+) \* time.Second`},
 		{guide, `client_max_body_size (\d+)k`, httpapi.MaxBody >> 10, "", ""},
 		{"docs/architecture.md", `until the request's (\d+) seconds`, nil, httpapiFile, `exchangeTimeout = (\d+) \* time.Second`},
+		{preinst, `"\$file" 12 (\d+);`, nil, "internal/domain/layout.go", `stateVersion = (\d+)`},
+		{preinst, `"\$file" 8 (\d+);`, nil, "internal/counters/counters.go", `version: (\d+), size`},
 		{"SECURITY.md", `(\d+) KiB of headers`, nil, httpd, `takes for (\d+) KiB`},
 		{"SECURITY.md", `(\d+) KiB of body`, httpapi.MaxBody >> 10, "", ""},
 		{"SECURITY.md", `KiB of body, (\d+) s for each`, nil, httpd, `headerTimeout = (\d+) \* time.Second`},
