@@ -8,7 +8,7 @@ VERSION := $(shell sed -n '1s/.*(\(.*\)).*/\1/p' packaging/debian/changelog)
 # Another architecture is cross-built, e.g. `make deb ARCH=arm64`.
 ARCH := $(shell dpkg --print-architecture)
 DEB := build/wgkex_$(VERSION)_$(ARCH).deb
-# What `make test` builds and looks at.
+# Those of a release.
 DEBS := $(patsubst %,build/wgkex_$(VERSION)_%.deb,amd64 arm64)
 
 # What goes into the package.
@@ -17,6 +17,7 @@ SOURCES := $(shell find cmd internal units packaging docs -type f -not -name '*_
 
 GOFUMPT = mvdan.cc/gofumpt@v0.12.0
 STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
+LINTIAN = lintian --fail-on error,warning,info --tag-display-limit 0
 GOVULNCHECK = golang.org/x/vuln/cmd/govulncheck@v1.9.0
 
 DEPENDENCIES = apt-utils chromium debhelper dpkg-dev e2fsprogs fakeroot fonts-dejavu-core gcc gnupg libc6-dev lintian mmdebstrap prometheus qemu-system-x86 qemu-user-static scdoc shellcheck uidmap
@@ -45,9 +46,11 @@ repository: $(DEBS)
 	@[ -n "$(KEY)" ] || { echo "which key signs? make repository KEY=packages@example.org"; exit 2; }
 	packaging/repository '$(REPOSITORY)' '$(KEY)' $(DEBS)
 
-# The programs of both architectures work, and do the same.
+# The packages of both architectures are in order, and their programs do the same.
 architectures: $(DEBS)
+	$(LINTIAN) build/*.changes
 	test/architectures $(DEBS)
+	GOARCH=arm64 CGO_ENABLED=0 go test $(if $(filter-out arm64,$(ARCH)),-exec qemu-aarch64-static) ./internal/...
 
 # Installs the Debian packages that are missing.
 deps:
@@ -68,22 +71,22 @@ run: $(DEB)
 # Both VMs at a time: each waits a third of its time. With one processor each they
 # are a sixth faster on two emulated ones; test-long has two.
 test: lint unit fuzz browser
-	$(MAKE) reproducible
-	$(MAKE) architectures
+	test/repository $(DEB)
 	bench/run --smoke
 	$(MAKE) -j2 VM_CPUS=1 vm-bookworm vm-trixie
 	@echo "all tests passed"
 
 # What takes too long for each change: attacks at full size, Ansible, what the tests of
-# each change run on one release alone, the reboots, apt from a repository, and the
-# packages' own tests for arm64. Run it before a release.
+# each change run on one release alone, the reboots, second builds and those for arm64,
+# apt from a repository, and upgrades from earlier versions. Run it before a release.
 test-long:
+	$(MAKE) reproducible
+	$(MAKE) architectures
 	$(MAKE) -j2 vm-bookworm vm-trixie RUN='^TestLong|$(NOT_bookworm)|$(NOT_trixie)'
 	$(MAKE) reboot-bookworm
 	$(MAKE) reboot-trixie
 	$(MAKE) -j2 VM_CPUS=1 apt-bookworm apt-trixie
 	$(MAKE) -j2 VM_CPUS=1 upgrades
-	GOARCH=arm64 CGO_ENABLED=0 go test $(if $(filter-out arm64,$(ARCH)),-exec qemu-aarch64-static) ./internal/...
 
 lint: deps
 	@unformatted=$$(go run $(GOFUMPT) -l .); \
@@ -95,8 +98,8 @@ lint: deps
 	promtool check rules packaging/prometheus/wgkex.rules.yml
 	promtool test rules packaging/prometheus/wgkex.rules.test.yml
 	promtool check metrics < internal/metrics/testdata/metrics.prom
-	$(MAKE) $(DEBS)
-	lintian --fail-on error,warning,info --tag-display-limit 0 build/*.changes
+	$(MAKE) $(DEB)
+	$(LINTIAN) build/*_$(ARCH).changes
 
 unit:
 	go test -race ./...
