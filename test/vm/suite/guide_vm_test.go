@@ -235,7 +235,7 @@ func TestLongAnsibleReplacesClassic(t *testing.T) {
 		sh(t, "cat > %s <<'END OF FILE'\n%s\nEND OF FILE\nchmod %s %[1]s", path, text, mode)
 	}
 	write("/etc/wgkex/disallowed_keys", "\n"+refused.String()+"\nno key", "644")
-	write("/usr/local/bin/wgkex_server.sh", "#!/bin/sh\nsocat TCP-LISTEN:10013,fork EXEC:'sudo /usr/local/bin/wgkex_handler.sh'", "755")
+	write("/usr/local/bin/wgkex_server.sh", "#!/bin/sh\nexec socat TCP-LISTEN:10013,fork,reuseaddr EXEC:'sudo /usr/local/bin/wgkex_handler.sh'", "755")
 	write("/usr/local/bin/wgkex_handler.sh", "#!/bin/sh\nexec /root/suite-files/classic ffww01 wg-ffww01 vx-ffww01", "755")
 	write("/usr/local/bin/wgkex_cleanup.sh", "#!/bin/sh", "755")
 	write("/etc/sudoers.d/wgkex", `wgkex ALL = (root) NOPASSWD: /usr/local/bin/wgkex_handler.sh ""`, "440")
@@ -245,6 +245,12 @@ func TestLongAnsibleReplacesClassic(t *testing.T) {
 	sh(t, "id wgkex || useradd --system wgkex; install -d -o wgkex /var/lib/wgkex; systemctl daemon-reload; systemctl enable --now wgkex-worker.service wgkex-cleanup@ffww01.timer")
 	t.Cleanup(func() {
 		_, _ = try("systemctl disable --now wgkex-worker.service; rm /etc/systemd/system/wgkex-{worker,cleanup@}.*")
+	})
+	t.Cleanup(func() {
+		if t.Failed() {
+			out, _ := try("systemctl status --no-pager -l wgkex-worker.service; ss -Htanp '( sport = :10013 )'; ls -l /usr/local/bin /etc/systemd/system; journalctl -b --no-pager -n 60")
+			t.Log(out)
+		}
 	})
 	eventually(t, "the scripts listening", func() bool { return sh(t, "ss -Hltn sport = :10013") != "" })
 	key := makeRouter(t, "veteran", 60, "ffww01", 4, port1, 51821, 101)
