@@ -8,8 +8,10 @@ VERSION := $(shell sed -n '1s/.*(\(.*\)).*/\1/p' packaging/debian/changelog)
 # Another architecture is cross-built, e.g. `make deb ARCH=arm64`.
 ARCH := $(shell dpkg --print-architecture)
 DEB := build/wgkex_$(VERSION)_$(ARCH).deb
-# Those of a release.
+RELAY_DEB := build/wgkex-relay_$(VERSION)_$(ARCH).deb
+# Those of a release, without and with the relays that are built along with them.
 DEBS := $(patsubst %,build/wgkex_$(VERSION)_%.deb,amd64 arm64)
+ALL_DEBS := $(DEBS) $(patsubst %,build/wgkex-relay_$(VERSION)_%.deb,amd64 arm64)
 
 # What goes into the package.
 SOURCES := $(shell find cmd internal units packaging docs -type f -not -name '*_test.go' -not -path '*/testdata/*') \
@@ -20,7 +22,7 @@ STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
 LINTIAN = lintian --fail-on error,warning,info --tag-display-limit 0
 GOVULNCHECK = golang.org/x/vuln/cmd/govulncheck@v1.9.0
 
-DEPENDENCIES = apt-utils chromium debhelper dpkg-dev e2fsprogs fakeroot fonts-dejavu-core gcc gnupg libc6-dev lintian mmdebstrap prometheus qemu-system-x86 qemu-user-static scdoc shellcheck uidmap
+DEPENDENCIES = apt-utils chromium debhelper dpkg-dev e2fsprogs fakeroot fonts-dejavu-core gcc gnupg libc6-dev lintian mmdebstrap mosquitto mosquitto-clients prometheus qemu-system-x86 qemu-user-static scdoc shellcheck uidmap
 
 .PHONY: all deb deps reproducible architectures repository upgrades run test test-long lint unit fuzz browser pictures bench vuln clean FORCE
 
@@ -44,12 +46,12 @@ reproducible: $(DEB)
 REPOSITORY = build/repository
 repository: $(DEBS)
 	@[ -n "$(KEY)" ] || { echo "which key signs? make repository KEY=packages@example.org"; exit 2; }
-	packaging/repository '$(REPOSITORY)' '$(KEY)' $(DEBS)
+	packaging/repository '$(REPOSITORY)' '$(KEY)' $(ALL_DEBS)
 
 # The packages of both architectures are in order, and their programs do the same.
 architectures: $(DEBS)
 	$(LINTIAN) build/*.changes
-	test/architectures $(DEBS)
+	test/architectures $(ALL_DEBS)
 	GOARCH=arm64 CGO_ENABLED=0 go test $(if $(filter-out arm64,$(ARCH)),-exec qemu-aarch64-static) ./internal/...
 
 # Installs the Debian packages that are missing.
@@ -71,7 +73,7 @@ run: $(DEB)
 # Both VMs at a time: each waits a third of its time. With one processor each they
 # are a sixth faster on two emulated ones; test-long has two.
 test: lint unit fuzz browser
-	test/repository $(DEB)
+	test/repository $(DEB) $(RELAY_DEB)
 	bench/run --smoke
 	$(MAKE) -j2 VM_CPUS=1 vm-bookworm vm-trixie
 	@echo "all tests passed"
@@ -136,12 +138,12 @@ NOT_trixie = TestCleanupState|TestOthersChangePeers|TestLockHeld|TestHTTPBehindN
 vm-%: $(DEB) build/vm/suite.test build/vm/kernel.test build/vm/probe
 	mkdir -p build/vm/$*/suite-files
 	cp build/vm/probe build/vm/$*/suite-files
-	cp test/vm/suite/{gateway,router,http-router} packaging/debian/tests/smoke build/vm/$*/suite-files
+	cp test/vm/suite/{gateway,router,http-router,worker} packaging/debian/tests/smoke build/vm/$*/suite-files
 	cp -r packaging/ansible/roles bench/classic build/vm/$*/suite-files
 	rm -rf build/vm/$*/suite-files/upgrades
 	[ -z '$(UPGRADES)' ] || cp -r $(UPGRADES) build/vm/$*/suite-files/upgrades
 	printf '%s\n' $(if $(RUN),-test.run '$(RUN)',-test.skip '^(TestLong|TestEarlierVersions|$(NOT_$*))') > build/vm/$*/suite-files/arguments
-	WGKEX_VM_DEB=$(DEB) WGKEX_VM_TIMEOUT=4800 WGKEX_VM_CPUS=$(VM_CPUS) test/vm/run -r $* -f build/vm/$*/suite-files -f build/vm/suite.test -f build/vm/kernel.test -f $(DEB) test/vm/suite/run 2>&1 | sed -u 's/^/$*: /'
+	WGKEX_VM_DEB=$(DEB) WGKEX_VM_TIMEOUT=4800 WGKEX_VM_CPUS=$(VM_CPUS) test/vm/run -r $* -f build/vm/$*/suite-files -f build/vm/suite.test -f build/vm/kernel.test -f $(DEB) -f $(RELAY_DEB) test/vm/suite/run 2>&1 | sed -u 's/^/$*: /'
 
 # A VM of one release that boots several times: what becomes of routers when the
 # gateway does.
@@ -152,7 +154,7 @@ reboot-%: $(DEB)
 
 # apt in a VM of one release installs from a repository, and upgrades from it.
 apt-%: $(DEB)
-	test/vm/repositories build/vm/apt-$* $(DEB)
+	test/vm/repositories build/vm/apt-$* $(DEB) $(RELAY_DEB)
 	WGKEX_VM_DEB=$(DEB) WGKEX_VM_CPUS=$(VM_CPUS) test/vm/run -r $* -f build/vm/apt-$*/repositories test/vm/suite/apt 2>&1 | sed -u 's/^/$* apt: /'
 
 # From the packages of earlier versions to this one, with routers that come meanwhile.

@@ -21,14 +21,16 @@ func goList(t *testing.T, format string, args ...string) []string {
 // layers are the packages in the order in which they may import: each only what
 // is in a line below its own. docs/architecture.md shows the same.
 var layers = [][]string{
-	{"cmd/wgkex", "cmd/wgkex-handler", "cmd/wgkex-cleanup", "cmd/wgkex-generator", "cmd/wgkex-local", "cmd/wgkex-restore", "cmd/wgkex-http", "cmd/wgkex-metrics"},
-	{"internal/metrics"},
+	{"cmd/wgkex", "cmd/wgkex-handler", "cmd/wgkex-cleanup", "cmd/wgkex-generator", "cmd/wgkex-local", "cmd/wgkex-restore", "cmd/wgkex-http", "cmd/wgkex-metrics", "cmd/wgkex-relay"},
+	{"internal/metrics", "internal/mqtt"},
 	{"internal/page"},
-	{"internal/serve", "internal/apply", "internal/check", "internal/status", "internal/prepare", "internal/generator", "internal/httpd"},
+	{"internal/serve", "internal/apply", "internal/check", "internal/status", "internal/prepare", "internal/generator", "internal/httpd", "internal/relay"},
 	{"internal/exchange", "internal/cleanup", "internal/restore", "internal/units", "internal/systemd"},
 	{"internal/domain"},
-	{"internal/kernel", "internal/config", "internal/counters", "internal/logging", "internal/statefile", "internal/client"},
-	{"internal/saved", "internal/httpapi"},
+	{"internal/kernel", "internal/config", "internal/counters", "internal/logging", "internal/client", "internal/announce"},
+	{"internal/statefile", "internal/clock"},
+	{"internal/saved", "internal/httpapi", "internal/gateways"},
+	{"internal/message"},
 	{"internal/policy", "internal/protocol"},
 	{"internal/address", "internal/outcome", "internal/version"},
 }
@@ -60,8 +62,8 @@ func TestImports(t *testing.T) {
 		importers []string
 		forbidden []string
 	}{
-		{slices.Concat(layers[7:]...), []string{"os/exec", "golang.org/x/sys", "github.com"}},
-		{slices.Concat(layers[8:]...), []string{"net/http"}}, // which internal/httpapi is about
+		{slices.Concat(layers[8:]...), []string{"os/exec", "golang.org/x/sys", "github.com"}},
+		{slices.Concat(layers[9:]...), []string{"net/http"}}, // which internal/httpapi is about
 		{slices.Concat(layers[:6]...), []string{"github.com/vishvananda/netlink", "golang.zx2c4.com/wireguard"}},
 		{slices.Concat(layers...), []string{"os/exec"}},
 	} {
@@ -90,12 +92,16 @@ func TestModules(t *testing.T) {
 		"google.golang.org/protobuf",
 	}
 	for program, want := range map[string][]string{
-		"wgkex-handler":   netlink,
-		"wgkex-cleanup":   netlink,
-		"wgkex-local":     netlink,
-		"wgkex-metrics":   slices.Sorted(slices.Values(slices.Concat(netlink, prometheus))),
-		"wgkex-restore":   netlink,
-		"wgkex-http":      {"github.com/coreos/go-systemd/v22", "github.com/pelletier/go-toml/v2", "golang.org/x/sys", "wgkex"},
+		"wgkex-handler": netlink,
+		"wgkex-cleanup": netlink,
+		"wgkex-local":   netlink,
+		"wgkex-metrics": slices.Sorted(slices.Values(slices.Concat(netlink, prometheus))),
+		"wgkex-restore": netlink,
+		"wgkex-http":    {"github.com/coreos/go-systemd/v22", "github.com/pelletier/go-toml/v2", "golang.org/x/sys", "wgkex"},
+		"wgkex-relay": {
+			"github.com/coreos/go-systemd/v22", "github.com/eclipse/paho.golang", "github.com/gorilla/websocket",
+			"github.com/pelletier/go-toml/v2", "golang.org/x/net", "golang.org/x/sys", "wgkex",
+		},
 		"wgkex-generator": {"github.com/coreos/go-systemd/v22", "github.com/pelletier/go-toml/v2", "golang.org/x/sys", "wgkex"},
 	} {
 		got := goList(t, "{{with .Module}}{{.Path}}{{end}}", "-deps", "wgkex/cmd/"+program)
@@ -106,12 +112,18 @@ func TestModules(t *testing.T) {
 	}
 }
 
-// "wgkex version --verbose" has the modules of all programs.
+// "wgkex version --verbose" has the modules of all programs of its package. The relay is in
+// another one.
 func TestModulesOfCommand(t *testing.T) {
 	own := goList(t, "{{with .Module}}{{.Path}}{{end}}", "-deps", "wgkex/cmd/wgkex")
-	for _, module := range goList(t, "{{with .Module}}{{.Path}}{{end}}", "-deps", "wgkex/cmd/...") {
-		if !slices.Contains(own, module) {
-			t.Errorf("%s is in another program alone", module)
+	for _, program := range goList(t, "{{.ImportPath}}", "wgkex/cmd/...") {
+		if program == "wgkex/cmd/wgkex-relay" {
+			continue
+		}
+		for _, module := range goList(t, "{{with .Module}}{{.Path}}{{end}}", "-deps", program) {
+			if !slices.Contains(own, module) {
+				t.Errorf("%s is in %s alone", module, program)
+			}
 		}
 	}
 }

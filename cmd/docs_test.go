@@ -16,7 +16,9 @@ import (
 	"wgkex/internal/cleanup"
 	"wgkex/internal/client"
 	"wgkex/internal/config"
+	"wgkex/internal/gateways"
 	"wgkex/internal/httpapi"
+	"wgkex/internal/message"
 	"wgkex/internal/outcome"
 	"wgkex/internal/page"
 	"wgkex/internal/policy"
@@ -35,6 +37,7 @@ import (
 func TestNumbersInDocuments(t *testing.T) {
 	const handler, cleanupPage, admin, firewall = "docs/wgkex-handler.8.scd", "docs/wgkex-cleanup.8.scd", "docs/wgkex.8.scd", "docs/wgkex-firewall.service.8.scd"
 	const restorePage, localPage = "docs/wgkex-restore.8.scd", "docs/wgkex-local.8.scd"
+	const relayPage = "docs/wgkex-relay.8.scd"
 	const clients, httpPage, guide = "docs/http.md", "docs/wgkex-http.8.scd", "docs/operating.md"
 	const metricsPage, metricsUnit, metricsHTTP = "docs/wgkex-metrics.8.scd", "units/wgkex-metrics@.service", "internal/metrics/http.go"
 	const preinst = "packaging/debian/wgkex.preinst"
@@ -88,8 +91,18 @@ func TestNumbersInDocuments(t *testing.T) {
 		{restorePage, `(?s)_MemoryMax=_.*?Defaults to (\w+)`, nil, "units/wgkex-restore@.service", `MemoryMax=(\w+)`},
 		{restorePage, `(?s)_MemoryMax=_.*?Defaults to (\w+)`, nil, "units/wgkex-save@.service", `MemoryMax=(\w+)`},
 		{restorePage, `(?s)_TimeoutStopSec=_.*?Defaults to (\d+)`, nil, "units/wgkex-save@.service", `TimeoutStopSec=(\d+)`},
+		{"docs/http.md", `(?s)said their number in the last (\d+) minutes`, gateways.SilentFor.Minutes(), "", ""},
+		{"docs/http.md", `gets the same gateway for (\d+) minutes`, gateways.StickFor.Minutes(), "", ""},
+		{relayPage, `left out after (\d+) minutes`, nil, "internal/relay/inbox.go", `patience = (\d+) \* time.Minute`},
+		{relayPage, `keeps messages for (\d+) hours`, nil, "internal/mqtt/mqtt.go", `sessionExpiry = (\d+) \* 60`},
+		{relayPage, `(?s)a message\n:\s+(\d+)`, message.MaxPayload, "", ""},
+		{relayPage, `(?s)gateways\n:\s+(\d+),`, nil, "internal/gateways/gateways.go", `maxGateways = (\d+)`},
+		{relayPage, `with (\d+) domains each`, nil, "internal/gateways/gateways.go", `maxDomains\s+= (\d+)`},
+		{relayPage, `with mode (\d+)`, nil, "units/relay/wgkex-relay.socket", `SocketMode=(\d+)`},
+		{"docs/mqtt.md", `payloads of more than (\d+) bytes`, message.MaxPayload, "", ""},
+		{"docs/mqtt.md", `handshake in the last (\d+) seconds`, policy.LiveFor.Seconds(), "", ""},
 		{localPage, `a public key have (\d+) bytes at most`, protocol.MaxLine, "", ""},
-		{httpPage, `keeps up to (\d+) connections`, nil, httpdNew, `maxLinks = (\d+)`},
+		{httpPage, `keeps up to (\d+) connections`, nil, "internal/client/links.go", `maxLinks = (\d+)`},
 		{httpPage, `(?s)lines of a request\n:\s+(\d+)`, nil, "internal/httpd/httpd.go", `maxLines = (\d+)`},
 		{"docs/http.md", `lines of a request \| (\d+)`, nil, "internal/httpd/httpd.go", `maxLines = (\d+)`},
 		{"SECURITY.md", `a request has (\d+) lines at most`, nil, "internal/httpd/httpd.go", `maxLines = (\d+)`},
@@ -368,15 +381,21 @@ func TestAnsibleVariables(t *testing.T) {
 	want := map[string][]string{}
 	variable := ""
 	for line := range strings.Lines(page) {
-		if m := regexp.MustCompile(`table _\[(\w+)[].]`).FindStringSubmatch(line); m != nil {
+		if m := regexp.MustCompile(`^(?:The|Each domain is a) table _\[(\w+)[].]`).FindStringSubmatch(line); m != nil {
 			variable = "wgkex_" + m[1]
+			want[variable] = nil
 			if m[1] == "domains" {
 				want[variable] = []string{"name"}
 			}
-		} else if m := regexp.MustCompile(`(?m)^_(\w+)_$`).FindStringSubmatch(line); m != nil && variable == "" {
-			want["wgkex_"+m[1]] = nil
-		} else if m != nil {
-			want[variable] = append(want[variable], m[1])
+		} else if regexp.MustCompile(`(?m)^_\w+_(, _\w+_)*$`).MatchString(line) {
+			for _, m := range regexp.MustCompile(`_(\w+)_`).FindAllStringSubmatch(line, -1) {
+				switch {
+				case variable == "":
+					want["wgkex_"+m[1]] = nil
+				case m[1] != "GATEWAY": // any name
+					want[variable] = append(want[variable], m[1])
+				}
+			}
 		}
 	}
 	got := map[string][]string{}
@@ -393,7 +412,7 @@ func TestAnsibleVariables(t *testing.T) {
 			t.Errorf("the role's %s has the keys %q, wgkex.toml(5) %q", variable, got[variable], keys)
 		}
 	}
-	if len(want) != 7 || len(want["wgkex_domains"]) < 5 {
+	if len(want) != 9 || len(want["wgkex_domains"]) < 5 {
 		t.Errorf("wgkex.toml(5) is not read right: %q", want)
 	}
 }

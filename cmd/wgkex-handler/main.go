@@ -6,6 +6,7 @@ import (
 	"net"
 	"os"
 
+	"wgkex/internal/announce"
 	"wgkex/internal/config"
 	"wgkex/internal/domain"
 	"wgkex/internal/logging"
@@ -22,6 +23,6 @@ func main() {
 		fmt.Fprintf(os.Stderr, "wgkex-handler: %v\n", err)
 		os.Exit(1)
 	}
-	s := serve.Server{Host: domain.System, Log: logging.Log}
+	s := serve.Server{Host: domain.System, Log: logging.Log, Announce: announce.System}
 	s.Handle(conn, config.LoadEffective)
 }

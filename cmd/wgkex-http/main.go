@@ -10,7 +10,9 @@ import (
 	"slices"
 
 	"wgkex/internal/client"
+	"wgkex/internal/clock"
 	"wgkex/internal/config"
+	"wgkex/internal/gateways"
 	"wgkex/internal/httpd"
 	"wgkex/internal/logging"
 	"wgkex/internal/version"
@@ -30,7 +32,10 @@ func main() {
 		err = errors.New("no sockets from systemd, or others than those of streams")
 	}
 	if err == nil {
-		err = httpd.New(client.LocalSocket, config.EffectiveReloaded(), logging.Log).Run(ctx, listeners)
+		err = httpd.New(httpd.Gateway{
+			Socket: client.LocalSocket, Config: config.EffectiveReloaded(),
+			Known: httpd.KnownReloaded(gateways.Path), SinceBoot: clock.SinceBoot, Log: logging.Log,
+		}).Run(ctx, listeners)
 	}
 	if err != nil {
 		fmt.Fprintf(os.Stderr, "wgkex-http: %v\n", err)

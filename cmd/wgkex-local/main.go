@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/signal"
 
+	"wgkex/internal/announce"
 	"wgkex/internal/config"
 	"wgkex/internal/domain"
 	"wgkex/internal/logging"
@@ -30,6 +31,6 @@ func main() {
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), unix.SIGTERM)
 	defer stop()
-	s := serve.Server{Host: domain.System, Log: logging.Log}
+	s := serve.Server{Host: domain.System, Log: logging.Log, Announce: announce.System}
 	s.HandleLocal(ctx, conn, config.EffectiveReloaded())
 }

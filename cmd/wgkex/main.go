@@ -21,7 +21,7 @@ func main() {
 		SilenceErrors: true,
 	}
 	root.SetVersionTemplate("{{.Version}}\n")
-	root.AddCommand(addCommand(), applyCommand(), checkCommand(), deriveCommand(), metricsCommand(), prepareCommand(), registerCommand(),
+	root.AddCommand(addCommand(), applyCommand(), checkCommand(), deriveCommand(), gatewaysCommand(), metricsCommand(), prepareCommand(), registerCommand(),
 		removeCommand(), restoreCommand(), saveCommand(), statusCommand(), versionCommand())
 	root.InitDefaultHelpCmd()
 	root.InitDefaultCompletionCmd()

@@ -123,6 +123,9 @@ func (a Apply) look(ctx context.Context) (s state, err error) {
 	if len(a.Config.Domains) > 0 {
 		names = append(names, units.LocalSocket)
 	}
+	if a.Config.Relays() {
+		names = append(names, units.Relay)
+	}
 	for _, d := range a.Config.Sorted() {
 		names = append(names, units.TimerName(d.Name))
 	}
@@ -142,10 +145,10 @@ func (a Apply) look(ctx context.Context) (s state, err error) {
 		s.sockets = append(s.sockets, wanted)
 	}
 	for _, name := range s.target.Wants {
-		// The generator's wants of sockets and timers follow the configuration,
+		// The generator's wants of sockets, timers and the relay follow the configuration,
 		// those of the last daemon-reload maybe not this one. What starts a socket and
 		// ends is not what has to be active.
-		if !strings.HasSuffix(name, ".socket") && !strings.HasSuffix(name, ".timer") && !units.IsStarter(name) {
+		if !strings.HasSuffix(name, ".socket") && !strings.HasSuffix(name, ".timer") && !units.IsStarter(name) && name != units.Relay {
 			names = append(names, name)
 		}
 	}

@@ -51,6 +51,9 @@ func (m *model) Unit(_ context.Context, name string) (systemd.Unit, error) {
 		if len(m.read.Domains) > 0 {
 			u.Wants = append(u.Wants, units.LocalSocket)
 		}
+		if m.read.Relays() {
+			u.Wants = append(u.Wants, units.Relay)
+		}
 	}
 	for _, s := range units.Sockets(m.read) {
 		if name == units.Target {
@@ -217,6 +220,16 @@ func TestApply(t *testing.T) {
 				"start wgkex.socket (inactive)",
 				"start wgkex@a.socket (inactive)",
 			},
+			nil,
+		}, {
+			"a broker", newModel(one),
+			func(m *model) { m.files.MQTT.URL = "mqtt://b:1883" },
+			[]string{"daemon-reload (the configuration has changed)", "start wgkex-relay.service (inactive)"},
+			nil,
+		}, {
+			"no broker any more", newModel(one),
+			func(m *model) { m.active[units.Relay] = true },
+			[]string{"stop wgkex-relay.service (not in the configuration)"},
 			nil,
 		}, {
 			"another port", newModel(two),

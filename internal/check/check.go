@@ -217,6 +217,10 @@ func Run(ctx context.Context, g Gateway, cfg config.Config, where Where, report 
 		wanted[units.LocalSocket] = true
 		ask("", units.LocalSocket, local)
 	}
+	if cfg.Relays() {
+		wanted[units.Relay] = true
+		ask("", units.Relay, relay)
+	}
 	ask("", units.Target, target)
 	for _, s := range units.Sockets(cfg) {
 		wanted[s.Unit] = true

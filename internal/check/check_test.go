@@ -489,6 +489,34 @@ func TestUnits(t *testing.T) {
 	}
 }
 
+// The relay is looked at where there is a broker. It is in a package of its own.
+func TestRelay(t *testing.T) {
+	cfg := goodCfg
+	cfg.MQTT.URL = "mqtt://b:1883"
+	for _, c := range []struct {
+		unit systemd.Unit
+		want string
+	}{
+		{systemd.Unit{Load: "loaded", Active: "active"}, "ok: wgkex-relay.service: active"},
+		{systemd.Unit{Load: "loaded", Active: "failed"}, "warning: wgkex-relay.service is failed, so that other gateways hear of no keys: run wgkex apply; if that does not help, see journalctl -u wgkex-relay.service"},
+		{systemd.Unit{Load: "masked", Active: "inactive"}, "warning: wgkex-relay.service is masked, so that other gateways hear of no keys: run systemctl unmask wgkex-relay.service, then wgkex apply"},
+		{systemd.Unit{Load: "not-found", Active: "inactive"}, "warning: wgkex-relay.service is not there, so that other gateways hear of no keys: install the package wgkex-relay"},
+	} {
+		f := newFake()
+		f.units[units.Relay] = c.unit
+		f.active = append(f.active, units.Relay)
+		var got []Finding
+		Run(t.Context(), f, cfg, where, func(one Finding) { got = append(got, one) })
+		want(t, got, goodOK, "ok: wgkex-local.socket: active", c.want, "ok: wgkex@ffww01.socket: active on port 10013", "ok: wgkex-cleanup@ffww01.timer: active")
+		// Without a broker it has no business.
+		got = nil
+		Run(t.Context(), f, goodCfg, where, func(one Finding) { got = append(got, one) })
+		if last := got[len(got)-1]; !strings.Contains(last.Text, "wgkex-relay.service is active but not in the configuration") {
+			t.Errorf("%+v", got)
+		}
+	}
+}
+
 // The gateway reaches a socket at the address that it listens on, and not at all
 // if that is on an interface alone.
 func TestWhereTheExchangeIsTried(t *testing.T) {

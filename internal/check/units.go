@@ -28,6 +28,22 @@ func target(u systemd.Unit) findings {
 	return found
 }
 
+// relay is about what tells other gateways. Routers are served without it.
+func relay(u systemd.Unit) findings {
+	var found findings
+	switch {
+	case u.Load == "not-found":
+		found.add(Warning, "%s is not there, so that other gateways hear of no keys: install the package wgkex-relay", u.Name)
+	case u.Masked():
+		found.add(Warning, "%s is masked, so that other gateways hear of no keys: run %s, then %s", u.Name, run("systemctl unmask %s", u.Name), apply)
+	case u.Active != "active":
+		found.add(Warning, "%s is %s, so that other gateways hear of no keys: run %s; if that does not help, see journalctl -u %[1]s", u.Name, u.Active, apply)
+	default:
+		found.add(OK, "%s: active", u.Name)
+	}
+	return found
+}
+
 // socket compares a socket with the configuration and with the ports that are
 // open.
 func socket(s units.Socket, u systemd.Unit, listeners []systemd.Listener, owner func(inode uint64) string) findings {

@@ -5,7 +5,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"hash/fnv"
 	"net"
+	"strconv"
 	"sync"
 	"time"
 
@@ -18,6 +20,8 @@ const (
 	// retryAfter is the pause before a connection is made anew that could not be
 	// made, or was closed without an answer.
 	retryAfter = 100 * time.Millisecond
+	// maxLinks is how many connections LinkOf spreads domains over.
+	maxLinks = 4
 	// maxWaiting is how many requests are under way on a connection: less than what a
 	// UNIX socket takes while nobody reads at its other end, which is some 280, so that
 	// to write never waits.
@@ -59,6 +63,15 @@ func (l *Links) Ask(ctx context.Context, name string, r protocol.Request) (proto
 			pause = retryAfter
 		}
 	}
+}
+
+// LinkOf is the name of the connection for a domain, be there one of the name or not: one
+// of a few, since each costs a process, and not always the same, since a domain that others
+// use lets those behind wait.
+func LinkOf(domain string) string {
+	hash := fnv.New32a()
+	_, _ = hash.Write([]byte(domain)) // it never fails
+	return strconv.Itoa(int(hash.Sum32() % maxLinks))
 }
 
 func (l *Links) try(ctx context.Context, name string, r protocol.Request) (protocol.Answer, error) {

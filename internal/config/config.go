@@ -10,12 +10,10 @@ import (
 	"net/netip"
 	"os"
 	"slices"
-	"strings"
 	"time"
 
 	"wgkex/internal/address"
 	"wgkex/internal/policy"
-	"wgkex/internal/protocol"
 
 	"github.com/pelletier/go-toml/v2"
 )
@@ -37,7 +35,6 @@ const (
 	defaultStaleAfter = time.Hour
 	minStaleAfter     = policy.LiveFor // a younger handshake is that of a live tunnel
 
-	maxDomainName    = protocol.MaxLine
 	maxInterfaceName = 15 // IFNAMSIZ less the NUL
 )
 
@@ -54,6 +51,9 @@ type Config struct {
 	HTTP    HTTP
 	Metrics Metrics
 	Gateway Gateway
+	MQTT    MQTT
+	// Weights of gateways by name, see Weight.
+	Weights map[string]int
 }
 
 // Metrics is the configuration of wgkex-metrics.socket.
@@ -90,6 +90,22 @@ type Gateway struct {
 	// Address is the name or the IP address where routers reach WireGuard, empty for
 	// Name.
 	Address string
+}
+
+// OwnName is Name or, where that is not set, the name of the host.
+func (g Gateway) OwnName() (string, error) {
+	if g.Name != "" {
+		return g.Name, nil
+	}
+	return os.Hostname()
+}
+
+// OwnAddress is Address or, where that is not set, OwnName.
+func (g Gateway) OwnAddress() (string, error) {
+	if g.Address != "" {
+		return g.Address, nil
+	}
+	return g.OwnName()
 }
 
 // Domain is the configuration of one domain.
@@ -274,10 +290,14 @@ func (c Config) TOML() ([]byte, error) {
 		"http":    c.HTTP.table(),
 		"metrics": c.Metrics.table(len(c.Domains) > 0),
 		"gateway": notEmpty(map[string]string{"name": c.Gateway.Name, "address": c.Gateway.Address}),
+		"mqtt":    c.MQTT.table(),
 	} {
 		if len(table) > 0 {
 			top[name] = table
 		}
+	}
+	if len(c.Weights) > 0 {
+		top["gateways"] = c.Weights
 	}
 	return toml.Marshal(top)
 }
@@ -334,16 +354,6 @@ func (l Listen) value() any {
 		return int64(l.Port)
 	}
 	return l.String()
-}
-
-// ValidDomainName reports whether a domain may have this name: it has to be a
-// systemd instance name and a file name without any escaping.
-func ValidDomainName(s string) bool {
-	ok := len(s) >= 1 && len(s) <= maxDomainName && s[0] != '.' && s[0] != '-'
-	for _, c := range []byte(s) {
-		ok = ok && (c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || strings.IndexByte("_.-", c) >= 0)
-	}
-	return ok
 }
 
 // validInterfaceName is the kernel's dev_valid_name() in net/core/dev.c,

@@ -49,7 +49,10 @@ domains.ffww02 = { wireguard = "wgww02", vxlan = "vxww02", addresses = "ffmuc", 
 		"conf.d/25.toml": `
 			http = { listen = [80, "[fe80::1%wgww02]:81"], socket = "/run/wgkex/http.sock", trusted_proxies = ["::1", "10.1.2.3/8"], default_domain = "ffww02" }
 			gateway = { name = "gw01", address = "gw01.example.org" }
+			mqtt = { url = "mqtts://broker.example.org", username = "gw01", password_file = "/etc/wgkex/mqtt.password", ca_file = "/etc/ssl/certs/ca-certificates.crt" }
+			gateways = { gw01 = 30, "gw02.example.org" = 0 }
 		`,
+		"conf.d/26.toml":    "mqtt.certificate_file = '/etc/wgkex/gw01.pem'\nmqtt.key_file = '/etc/wgkex/gw01.key'\ngateways.gw03 = 1000000",
 		"conf.d/30.toml.no": "this is not read",
 		"conf.d/.40.toml":   "nor is this",
 	})
@@ -71,6 +74,11 @@ domains.ffww02 = { wireguard = "wgww02", vxlan = "vxww02", addresses = "ffmuc", 
 		},
 		Metrics: Metrics{Listen: []Listen{listen(t, "[::1]:9587")}},
 		Gateway: Gateway{Name: "gw01", Address: "gw01.example.org"},
+		MQTT: MQTT{
+			URL: "mqtts://broker.example.org:8883", Username: "gw01", PasswordFile: "/etc/wgkex/mqtt.password", CAFile: "/etc/ssl/certs/ca-certificates.crt",
+			CertificateFile: "/etc/wgkex/gw01.pem", KeyFile: "/etc/wgkex/gw01.key",
+		},
+		Weights: map[string]int{"gw01": 30, "gw02.example.org": 0, "gw03": 1000000},
 	}
 	if !reflect.DeepEqual(c, want) {
 		t.Errorf("got  %+v\nwant %+v", c, want)
@@ -80,6 +88,10 @@ domains.ffww02 = { wireguard = "wgww02", vxlan = "vxww02", addresses = "ffmuc", 
 	}
 	if s := c.Sorted(); len(s) != 2 || s[0].Name != "ffww01" || s[1].Name != "ffww02" {
 		t.Errorf("Sorted: %v", s)
+	}
+
+	if !c.MQTT.On() || !c.Relays() || (Config{MQTT: c.MQTT}).Relays() || (Config{Domains: c.Domains}).Relays() || c.Weight("gw01") != 30 || c.Weight("gw02.example.org") != 0 || c.Weight("gw04") != 1 {
+		t.Error("MQTT.On, Relays or Weight is wrong")
 	}
 
 	// What the generator writes is the same.
@@ -146,6 +158,43 @@ func TestMetrics(t *testing.T) {
 		}
 		if back, err := Load(write(t, map[string]string{"wgkex.toml": string(text)})); err != nil || !reflect.DeepEqual(back, cfg) {
 			t.Errorf("%q: back %+v, %v, from\n%s", c.text, back, err, text)
+		}
+	}
+}
+
+// A broker is a host and a port, and nothing else.
+func TestBroker(t *testing.T) {
+	for text, want := range map[string]string{
+		"mqtts://broker.example.org":          "mqtts://broker.example.org:8883",
+		"mqtts://broker.example.org/":         "mqtts://broker.example.org:8883",
+		"mqtts://broker.example.org:":         "mqtts://broker.example.org:8883",
+		"MQTT://broker_1":                     "mqtt://broker_1:1883",
+		"mqtt://broker:65535":                 "mqtt://broker:65535",
+		"mqtt://192.0.2.1":                    "mqtt://192.0.2.1:1883",
+		"mqtts://[2001:db8::1]:10":            "mqtts://[2001:db8::1]:10",
+		"mqtt://[2001:db8::1]":                "mqtt://[2001:db8::1]:1883",
+		"broker.example.org":                  "",
+		"broker.example.org:8883":             "",
+		"https://broker.example.org":          "",
+		"mqtts://":                            "",
+		"mqtts://:8883":                       "",
+		"mqtts://broker:0":                    "",
+		"mqtts://broker:65536":                "",
+		"mqtts://gw01:secret@broker":          "",
+		"mqtts://broker/path":                 "",
+		"mqtts://broker//":                    "",
+		"mqtts://broker?":                     "",
+		"mqtts://broker?a=b":                  "",
+		"mqtts://broker#x":                    "",
+		"mqtts:broker":                        "",
+		"mqtts://bro\u00e4ker":                "",
+		"mqtts://[fe80::1%25eth0]":            "",
+		" mqtts://broker":                     "",
+		"mqtts://" + strings.Repeat("a", 254): "",
+	} {
+		cfg, err := Load(write(t, map[string]string{"wgkex.toml": fmt.Sprintf("mqtt.url = %q", text)}))
+		if cfg.MQTT.URL != want || (err == nil) != (want != "") {
+			t.Errorf("%q: %q, %v", text, cfg.MQTT.URL, err)
 		}
 	}
 }
@@ -222,6 +271,16 @@ func TestListen(t *testing.T) {
 	}
 }
 
+func TestLocal(t *testing.T) {
+	for text, want := range map[string]string{
+		"[::]:1": "[::1]:1", "0.0.0.0:1": "127.0.0.1:1", "192.0.2.1:1": "192.0.2.1:1", "[fe80::1]:1%eth0": "[fe80::1%eth0]:1",
+	} {
+		if got := listen(t, text).Local().String(); got != want {
+			t.Errorf("%s: %s", text, got)
+		}
+	}
+}
+
 func TestOverlaps(t *testing.T) {
 	all := []Listen{
 		{Port: 1},
@@ -268,6 +327,16 @@ func TestLoadErrors(t *testing.T) {
 		"metrics, default":   {main: "listen = 9587\n" + domain1, want: []string{"wgkex.toml:1: port 9587 is taken by metrics, unless metrics.listen is set: [::1]:9587"}},
 		"metrics, taken":     {main: "listen = 5\n" + domain1, extra: "metrics.listen = '[::1]:5'", want: []string{"conf.d/10.toml:1: [::1]:5 of metrics.listen is already taken by listen, port 5"}},
 		"gateway":            {main: "[gateway]\nname = 'a/b'\naddress = '192.0.2.1:80'", want: []string{`wgkex.toml:2: gateway.name is "a/b"`, `wgkex.toml:3: gateway.address is "192.0.2.1:80"`}},
+		"mqtt, no url":       {main: "[mqtt]\nusername = 'gw01'", want: []string{"wgkex.toml:2: mqtt has no url"}},
+		"mqtt, files":        {main: "mqtt.url = 'mqtts://b'\nmqtt.username = 'u'\nmqtt.password_file = 'pass'\nmqtt.ca_file = '/a b'\nmqtt.cafile = 'x'", want: []string{`wgkex.toml:3: mqtt.password_file is "pass": must be an absolute path`, `wgkex.toml:4: mqtt.ca_file is "/a b": must be`, "wgkex.toml:5: unknown key mqtt.cafile"}},
+		"mqtt, no TLS":       {main: "mqtt.url = 'mqtt://b'\nmqtt.ca_file = '/a'\nmqtt.certificate_file = '/b'\nmqtt.key_file = '/c'", want: []string{"wgkex.toml:2: mqtt.ca_file is of no use without TLS", "wgkex.toml:3: mqtt.certificate_file is of no use without TLS"}},
+		"mqtt, halves":       {main: "mqtt.url = 'mqtts://b'\nmqtt.password_file = '/a'\nmqtt.key_file = '/c'", want: []string{"wgkex.toml:2: mqtt.password_file is of no use without mqtt.username", "wgkex.toml:3: mqtt.key_file is of no use without mqtt.certificate_file"}},
+		"mqtt, half":         {main: "mqtt.url = 'mqtts://b'\nmqtt.certificate_file = '/c'", want: []string{"wgkex.toml:2: mqtt.certificate_file is of no use without mqtt.key_file"}},
+		"mqtt, username":     {main: "mqtt.url = 'mqtts://b'\nmqtt.username = \"a\\u0000\"", want: []string{`wgkex.toml:2: mqtt.username is "a\x00"`}},
+		"mqtt, twice":        {main: "mqtt.url = 'mqtts://b'", extra: "[mqtt]\nurl = 'mqtts://b'", want: []string{"conf.d/10.toml:2: mqtt.url is already set at DIR/wgkex.toml:1"}},
+		"mqtt, no metrics":   {main: "mqtt.url = 'mqtts://b'\nmetrics.enabled = false\n" + domain1, want: []string{"wgkex.toml:2: metrics.enabled is false, but mqtt needs metrics"}},
+		"mqtt, unread":       {main: "mqtt.username = 'gw01'", extra: "[", want: []string{"conf.d/10.toml:1: "}},
+		"gateways":           {main: "[gateways]\ngw01.example = 1\ngw02 = -1\ngw03 = 1000001\ngw04 = '1'\n'a/b' = 1", extra: "gateways.gw02 = 1", want: []string{"wgkex.toml:2: gateways.gw01 is a table: a name with a dot", "wgkex.toml:3: the weight -1 is out of range: must be 0 to 1000000", "wgkex.toml:4: the weight 1000001 is out", "wgkex.toml:5: gateways.gw04 is a string in quotation marks: must be a whole number", `wgkex.toml:6: gateway name "a/b"`, "conf.d/10.toml:1: gateways.gw02 is already set at DIR/wgkex.toml:3"}},
 
 		"same address":       {main: "listen = 6\n" + domain1 + "listen = '192.0.2.1:5'", extra: "[domains.b]\nlisten = '192.0.2.1:5'\nwireguard = 'a'\nvxlan='b'", want: []string{"conf.d/10.toml:2: 192.0.2.1:5 of domain b is already taken by domains.ffww01.listen, 192.0.2.1:5"}},
 		"overlapping":        {main: "listen = 5\n" + domain1 + "listen = '192.0.2.1:5'", extra: "[domains.b]\nlisten = '0.0.0.0:5'\nwireguard = 'a'\nvxlan='b'", want: []string{"wgkex.toml:5: 192.0.2.1:5 of domain ffww01 is already taken by listen, port 5", "conf.d/10.toml:2: 0.0.0.0:5 of domain b is already taken by domains.ffww01.listen, 192.0.2.1:5", "conf.d/10.toml:2: 0.0.0.0:5 of domain b is already taken by listen, port 5"}},

@@ -6,6 +6,8 @@ import (
 	"net/netip"
 	"strconv"
 	"strings"
+
+	"wgkex/internal/protocol"
 )
 
 // Listen is where a socket listens. Its zero value is nowhere.
@@ -40,7 +42,7 @@ func ParseListen(s string) (Listen, error) {
 		return Listen{}, errors.New(`a link-local address of IPv6 has an interface, as in "[fe80::1%eth0]:10012", and no other has`)
 	// systemd takes a number for an index, and the name goes into a unit, where
 	// it must need no quotation marks.
-	case hasZone && (!validInterfaceName(zone) || !ValidDomainName(zone) || strings.Trim(zone, "0123456789") == ""):
+	case hasZone && (!validInterfaceName(zone) || !protocol.ValidName(zone) || strings.Trim(zone, "0123456789") == ""):
 		return Listen{}, fmt.Errorf("%q is no interface name that a socket can be given", zone)
 	case addr == netip.IPv6Unspecified():
 		addr = netip.Addr{}
@@ -85,4 +87,16 @@ func (l Listen) Overlaps(o Listen) bool {
 
 func (l Listen) covers(a netip.Addr) bool {
 	return !l.Addr.IsValid() || l.Addr == a || l.Addr == netip.IPv4Unspecified() && a.Is4()
+}
+
+// Local is where programs of the gateway itself reach it.
+func (l Listen) Local() netip.AddrPort {
+	addr := l.Addr
+	switch {
+	case !addr.IsValid():
+		addr = netip.IPv6Loopback()
+	case addr == netip.IPv4Unspecified():
+		addr = netip.AddrFrom4([4]byte{127, 0, 0, 1})
+	}
+	return netip.AddrPortFrom(addr, l.Port)
 }

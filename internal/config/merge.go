@@ -14,13 +14,14 @@ import (
 	"time"
 
 	"wgkex/internal/address"
+	"wgkex/internal/protocol"
 
 	"github.com/pelletier/go-toml/v2/unstable"
 )
 
 // The keys that there are.
 var (
-	topKeys     = []string{"listen", "reply", "prohibited_keys", "domains", "http", "metrics", "gateway"}
+	topKeys     = []string{"listen", "reply", "prohibited_keys", "domains", "http", "metrics", "gateway", "mqtt", "gateways"}
 	domainKeys  = []string{"wireguard", "vxlan", "listen", "addresses", "max_peers", "max_pending", "stale_after"}
 	httpKeys    = []string{"listen", "socket", "trusted_proxies", "default_domain"}
 	metricsKeys = []string{"listen", "enabled"}
@@ -95,6 +96,7 @@ func (m *merge) config() Config {
 	m.mistakes, m.settings = nil, map[string]setting{}
 	c := Config{Domains: map[string]Domain{}}
 	domains := map[string]place{} // where each is mentioned first
+	weights := map[string]int{}
 	for _, s := range m.sources {
 		for key, value := range s.tree {
 			switch key {
@@ -108,6 +110,10 @@ func (m *merge) config() Config {
 				m.table(s.path, key, value, metricsKeys)
 			case "gateway":
 				m.table(s.path, key, value, gatewayKeys)
+			case "mqtt":
+				m.table(s.path, key, value, mqttKeys)
+			case "gateways":
+				m.weigh(s.path, value, weights)
 			default:
 				m.set(place{s.path, keyPath(key)}, key, value, topKeys)
 			}
@@ -133,6 +139,10 @@ func (m *merge) config() Config {
 	c.HTTP = m.http(c.Domains, listens)
 	c.Metrics = m.metrics(c.Domains, listens)
 	c.Gateway = m.gateway()
+	c.MQTT = m.mqtt()
+	if len(weights) > 0 {
+		c.Weights = weights
+	}
 	return c
 }
 
@@ -217,8 +227,8 @@ func (m *merge) domain(name string, here place, listens map[string]Listen, inter
 	path := func(key string) string { return keyPath("domains", name, key) }
 	at := func(key string) place { return m.settings[path(key)].place }
 
-	if !ValidDomainName(name) {
-		m.fail(here, "domain name %q: must be 1 to %d of A-Z a-z 0-9 _ . - and begin with a letter, a digit or _", name, maxDomainName)
+	if !protocol.ValidName(name) {
+		m.fail(here, "domain name %q: must be 1 to %d of A-Z a-z 0-9 _ . - and begin with a letter, a digit or _", name, protocol.MaxLine)
 		return Domain{} // the other messages would have to quote it
 	}
 	d := Domain{
@@ -368,8 +378,8 @@ func (m *merge) metrics(domains map[string]Domain, listens map[string]Listen) (c
 // gateway checks how this gateway is called.
 func (m *merge) gateway() (g Gateway) {
 	g.Name, g.Address = get(m, "gateway.name", ""), get(m, "gateway.address", "")
-	if g.Name != "" && !ValidDomainName(g.Name) {
-		m.fail(m.settings["gateway.name"].place, "gateway.name is %q: must be 1 to %d of A-Z a-z 0-9 _ . - and begin with a letter, a digit or _", g.Name, maxDomainName)
+	if g.Name != "" && !protocol.ValidName(g.Name) {
+		m.fail(m.settings["gateway.name"].place, "gateway.name is %q: must be 1 to %d of A-Z a-z 0-9 _ . - and begin with a letter, a digit or _", g.Name, protocol.MaxLine)
 	}
 	if _, err := netip.ParseAddr(g.Address); g.Address != "" && err != nil && (len(g.Address) > maxHostName || !plain(g.Address, ".-")) {
 		m.fail(m.settings["gateway.address"].place, "gateway.address is %q: must be a host name or an IP address, without a port", g.Address)

@@ -8,9 +8,8 @@ import (
 	"strings"
 	"time"
 
+	"wgkex/internal/clock"
 	"wgkex/internal/kernel"
-
-	"golang.org/x/sys/unix"
 )
 
 // Host is what domains live on. There is one, System, but in tests.
@@ -31,7 +30,7 @@ type Host struct {
 
 // System is this gateway. tmpfiles.d makes its directories, for the services to
 // write in.
-var System = Host{Dir: "/run/wgkex/domains", SavedDir: "/var/lib/wgkex", Devices: kernel.Open, Now: time.Now, SinceBoot: sinceBoot, BootID: bootID}
+var System = Host{Dir: "/run/wgkex/domains", SavedDir: "/var/lib/wgkex", Devices: kernel.Open, Now: time.Now, SinceBoot: clock.SinceBoot, BootID: bootID}
 
 // Clocks reads both: how far the wall clock is from the time since boot, as
 // nanoseconds since 1970, and the time since boot. The wall clock comes first, so
@@ -44,15 +43,6 @@ func (h Host) Clocks() (offset, sinceBoot time.Duration) {
 
 // fileMode is that of the files in Dir: the services are users of one group.
 const fileMode = 0o660
-
-// sinceBoot is CLOCK_BOOTTIME (clock_gettime(2)), which goes on during suspend.
-func sinceBoot() time.Duration {
-	var ts unix.Timespec
-	if err := unix.ClockGettime(unix.CLOCK_BOOTTIME, &ts); err != nil {
-		panic(err) // every Linux that WireGuard is in has the clock
-	}
-	return time.Duration(ts.Nano())
-}
 
 // bootID is the kernel's (random(4)), as systemd writes it: without hyphens.
 // The units give it to their processes, which have no /proc.

@@ -50,6 +50,10 @@ type API struct {
 	Exchange func(context.Context, protocol.Request) (protocol.Answer, error)
 	// Settings reads them.
 	Settings func() (Settings, error)
+	// Elsewhere is the end of the tunnels of another gateway, which the router with the
+	// key is to connect to, if there is one that is better for it. Usable says that it
+	// could connect to this gateway. Nil is for a gateway that knows no others.
+	Elsewhere func(domain, key string, usable bool) (Endpoint, bool)
 	// Failed is told why a request could not be answered.
 	Failed func(error)
 
@@ -165,7 +169,12 @@ func (a *API) exchange(w http.ResponseWriter, r *http.Request, path string) {
 	case answer.Code != outcome.OK:
 		refuseCode(w, answer.Code)
 	case path == pathV2:
-		endpoint, ok := Choose(settings, answer.Gateway)
+		endpoint, ok := here(settings, answer.Gateway)
+		if a.Elsewhere != nil {
+			if other, better := a.Elsewhere(asked.Domain, asked.Key, ok); better {
+				endpoint, ok = other, true
+			}
+		}
 		if !ok {
 			refuseCode(w, outcome.Busy)
 			return
@@ -176,9 +185,9 @@ func (a *API) exchange(w http.ResponseWriter, r *http.Request, path string) {
 	}
 }
 
-// Choose is the gateway for a router whose key was accepted here: this one. It is
-// not ok when routers cannot connect to it.
-func Choose(s Settings, own *protocol.Gateway) (e Endpoint, ok bool) {
+// here is this gateway, where the router's key was accepted. It is not ok when routers
+// cannot connect to it.
+func here(s Settings, own *protocol.Gateway) (e Endpoint, ok bool) {
 	if own == nil || !own.Addr.IsValid() || own.Port == 0 || s.Address == "" {
 		return Endpoint{}, false
 	}

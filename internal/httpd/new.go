@@ -1,22 +1,20 @@
 package httpd
 
 import (
-	"cmp"
 	"context"
 	"fmt"
-	"hash/fnv"
 	"net/netip"
-	"os"
 	"slices"
-	"strconv"
 	"sync"
 	"time"
 
 	"wgkex/internal/client"
 	"wgkex/internal/config"
+	"wgkex/internal/gateways"
 	"wgkex/internal/httpapi"
 	"wgkex/internal/logging"
 	"wgkex/internal/protocol"
+	"wgkex/internal/statefile"
 
 	"github.com/coreos/go-systemd/v22/journal"
 )
@@ -29,21 +27,42 @@ const (
 	// that waits for a domain (serve.LockTimeout).
 	linkIdle     = 30 * time.Second
 	linkPatience = 45 * time.Second
-	// maxLinks is how many connections to the local socket there are, at most.
-	maxLinks = 4
 	// failureEvery is how often at most it is logged that the local socket does not
 	// answer.
 	failureEvery = 10 * time.Second
 )
 
-// New makes a Server that asks the local socket for exchanges, by the configuration
-// that load reads.
-func New(socket string, load func() (config.Config, error), log func(journal.Priority, string, ...logging.Field)) *Server {
-	links := &client.Links{Socket: socket, Idle: linkIdle, Patience: linkPatience}
+// Gateway is what HTTP needs of this gateway.
+type Gateway struct {
+	// Socket is its local socket.
+	Socket string
+	// Config reads the configuration.
+	Config func() (config.Config, error)
+	// Known reads what is known of the gateways, SinceBoot is the clock of that.
+	Known     func() (gateways.Known, error)
+	SinceBoot func() time.Duration
+	Log       func(journal.Priority, string, ...logging.Field)
+}
+
+// KnownReloaded reads the file with what is known of the gateways, when it was replaced.
+func KnownReloaded(path string) func() (gateways.Known, error) {
+	return statefile.Reloaded(path, func() (gateways.Known, error) {
+		text, err := statefile.Read(path, gateways.MaxSize)
+		if err != nil {
+			return nil, err
+		}
+		return gateways.Parse(text)
+	})
+}
+
+// New makes a Server that asks the local socket for exchanges.
+func New(g Gateway) *Server {
+	load, log := g.Config, g.Log
+	links := &client.Links{Socket: g.Socket, Idle: linkIdle, Patience: linkPatience}
 	api := &httpapi.API{
 		Exchange: func(ctx context.Context, r protocol.Request) (protocol.Answer, error) {
 			defer Busy(ctx)()
-			return links.Ask(ctx, linkOf(r.Domain), r)
+			return links.Ask(ctx, client.LinkOf(r.Domain), r)
 		},
 		Settings: func() (httpapi.Settings, error) {
 			cfg, err := load()
@@ -56,6 +75,10 @@ func New(socket string, load func() (config.Config, error), log func(journal.Pri
 			log(journal.PriErr, fmt.Sprintf("requests cannot be answered: %v", err))
 		}),
 	}
+	choice := chooser{Gateway: g, failed: nowAndThen(func(err error) {
+		log(journal.PriWarning, fmt.Sprintf("all routers are kept here: %v", err))
+	})}
+	api.Elsewhere = choice.elsewhere
 	troubled := nowAndThen(func(err error) { log(journal.PriErr, err.Error()) })
 	trusted := func(addr netip.Addr) bool {
 		cfg, err := load()
@@ -69,23 +92,11 @@ func New(socket string, load func() (config.Config, error), log func(journal.Pri
 	return &Server{Handler: api, Trusted: trusted, Idle: idle, Stale: stale, Troubled: troubled}
 }
 
-// linkOf is the connection for a domain, be there one of the name or not: one of a
-// few, since each costs a process, and not always the same, since a domain that others
-// use lets those behind wait.
-func linkOf(domain string) string {
-	hash := fnv.New32a()
-	_, _ = hash.Write([]byte(domain)) // it never fails
-	return strconv.Itoa(int(hash.Sum32() % maxLinks))
-}
-
 // settings is what the configuration says about HTTP.
 func settings(cfg config.Config) (httpapi.Settings, error) {
-	address := cmp.Or(cfg.Gateway.Address, cfg.Gateway.Name)
-	if address == "" {
-		var err error
-		if address, err = os.Hostname(); err != nil {
-			return httpapi.Settings{}, err
-		}
+	address, err := cfg.Gateway.OwnAddress()
+	if err != nil {
+		return httpapi.Settings{}, err
 	}
 	return httpapi.Settings{TrustedProxies: cfg.HTTP.TrustedProxies, DefaultDomain: cfg.HTTP.DefaultDomain, Address: address}, nil
 }

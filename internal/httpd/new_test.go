@@ -67,7 +67,7 @@ func TestNew(t *testing.T) {
 	var loadErr error
 	var logged []string
 	log := func(_ journal.Priority, message string, _ ...logging.Field) { logged = append(logged, message) }
-	s := New(socket, func() (config.Config, error) { return cfg, loadErr }, log)
+	s := New(Gateway{Socket: socket, Config: func() (config.Config, error) { return cfg, loadErr }, Log: log})
 	ask := func(path, body, remote, forwarded string) (int, string) {
 		r := httptest.NewRequest("POST", path, strings.NewReader(body))
 		r.RemoteAddr = remote
@@ -126,8 +126,10 @@ func TestNew(t *testing.T) {
 // A local socket that is not there is waited for, and then said to be missing.
 func TestNoLocalSocket(t *testing.T) {
 	var logged []string
-	s := New(filepath.Join(t.TempDir(), "none"), func() (config.Config, error) { return config.Config{}, nil },
-		func(_ journal.Priority, message string, _ ...logging.Field) { logged = append(logged, message) })
+	s := New(Gateway{
+		Socket: filepath.Join(t.TempDir(), "none"), Config: func() (config.Config, error) { return config.Config{}, nil },
+		Log: func(_ journal.Priority, message string, _ ...logging.Field) { logged = append(logged, message) },
+	})
 	r := httptest.NewRequest("POST", "/api/v1/wg/key/exchange", strings.NewReader(`{"domain": "d", "public_key": "k"}`))
 	w := httptest.NewRecorder()
 	s.Handler.ServeHTTP(w, r)

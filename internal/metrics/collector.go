@@ -18,7 +18,9 @@ import (
 	"wgkex/internal/check"
 	"wgkex/internal/config"
 	"wgkex/internal/counters"
+	"wgkex/internal/gateways"
 	"wgkex/internal/outcome"
+	"wgkex/internal/statefile"
 	"wgkex/internal/status"
 	"wgkex/internal/version"
 
@@ -34,6 +36,8 @@ type Gateway struct {
 	// (config.Effective), ReadEffective reads it (config.LoadEffective).
 	Effective     string
 	ReadEffective func() (config.Config, error)
+	// RelayStats is the file with the numbers of the relay (gateways.StatsPath).
+	RelayStats string
 	// Dir is where the files of the configuration can be read, config.Dir or what is
 	// in its place.
 	Dir string
@@ -86,6 +90,7 @@ func (c collector) Collect(out chan<- prometheus.Metric) {
 	if err != nil {
 		return // there was no valid configuration yet, so nothing runs
 	}
+	c.relay(s)
 	all := c.Status.Overview(c.ctx, cfg)
 	s.exchanges("", all.ByWay)
 	for _, socket := range all.Sockets {
@@ -97,6 +102,30 @@ func (c collector) Collect(out chan<- prometheus.Metric) {
 	}
 	for _, d := range all.Domains {
 		s.domain(d)
+	}
+}
+
+// relaySilent is how old the numbers of the relay are that it does not write any more.
+const relaySilent = time.Minute
+
+// relay is about the relay to other gateways, if there was one since boot.
+func (c collector) relay(s sink) {
+	text, err := statefile.Read(c.RelayStats, gateways.MaxStatsSize)
+	if err == nil {
+		var stats gateways.Stats
+		if stats, err = gateways.ParseStats(text); err == nil {
+			s.put(relayConnected, truth(stats.Connected && c.Status.Host.SinceBoot()-stats.At < relaySilent))
+			for _, result := range gateways.Results {
+				s.put(relayReceived, float64(stats.Received[result]), string(result))
+			}
+			s.put(relaySent, float64(stats.Sent))
+			s.put(relayWaiting, float64(stats.Waiting))
+			s.at(relayWaitingSince, stats.Oldest)
+			s.put(relayUnsent, float64(stats.Unsent))
+		}
+	}
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		c.Status.Warn(fmt.Errorf("the relay's numbers: %w", err))
 	}
 }
 

@@ -1,13 +1,20 @@
 package metrics
 
 import (
+	"bufio"
 	"context"
+	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
 	"sync"
 	"time"
+
+	"wgkex/internal/address"
+	"wgkex/internal/client"
+	"wgkex/internal/config"
 
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 )
@@ -26,6 +33,9 @@ const (
 const (
 	metricsPath = "/metrics"
 	statusPath  = "/status.json"
+	// Those are for wgkex-relay.service.
+	ownPath  = client.OwnPath
+	keysPath = client.KeysPath
 )
 
 // Handler serves the metrics, the status and the page.
@@ -36,6 +46,8 @@ func (g Gateway) Handler() http.Handler {
 	})
 	mux.HandleFunc(statusPath, g.serveStatus)
 	mux.HandleFunc("/{$}", g.servePage)
+	mux.HandleFunc(ownPath, g.serveOwn)
+	mux.HandleFunc(keysPath, g.serveKeys)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Cache-Control", "no-store")
 		w.Header().Set("X-Content-Type-Options", "nosniff")
@@ -51,10 +63,8 @@ func (g Gateway) Handler() http.Handler {
 // serveStatus serves what wgkex status --json prints. Domains that cannot be read are
 // missing there, too; Warn is told of them.
 func (g Gateway) serveStatus(w http.ResponseWriter, r *http.Request) {
-	cfg, err := g.ReadEffective()
-	if err != nil {
-		g.Status.Warn(err)
-		http.Error(w, "there was no valid configuration yet", http.StatusServiceUnavailable)
+	cfg, ok := g.config(w)
+	if !ok {
 		return
 	}
 	all, err := g.Status.Collect(r.Context(), cfg, cfg.Sorted())
@@ -63,6 +73,42 @@ func (g Gateway) serveStatus(w http.ResponseWriter, r *http.Request) {
 	}
 	w.Header().Set("Content-Type", "application/json")
 	_ = all.WriteJSON(w) // a client that is gone needs no answer
+}
+
+// config reads the configuration, or says that there is none.
+func (g Gateway) config(w http.ResponseWriter) (config.Config, bool) {
+	cfg, err := g.ReadEffective()
+	if err != nil {
+		g.Status.Warn(err)
+		http.Error(w, "there was no valid configuration yet", http.StatusServiceUnavailable)
+	}
+	return cfg, err == nil
+}
+
+// serveOwn serves what other gateways are told of this one, as JSON.
+func (g Gateway) serveOwn(w http.ResponseWriter, r *http.Request) {
+	if cfg, ok := g.config(w); ok {
+		w.Header().Set("Content-Type", "application/json")
+		_ = json.NewEncoder(w).Encode(g.Status.Own(r.Context(), cfg)) // a client that is gone needs no answer
+	}
+}
+
+// serveKeys serves the managed peers: a line for each with domain and key, and one before
+// them with the domain alone, which says that it could be read.
+func (g Gateway) serveKeys(w http.ResponseWriter, r *http.Request) {
+	cfg, ok := g.config(w)
+	if !ok {
+		return
+	}
+	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+	out := bufio.NewWriter(w)
+	g.Status.Keys(r.Context(), cfg, func(domain string, keys []address.Key) {
+		fmt.Fprintln(out, domain)
+		for _, k := range keys {
+			fmt.Fprintln(out, domain, k)
+		}
+	})
+	_ = out.Flush() // a client that is gone needs no answer
 }
 
 // Serve serves one request on the connection, and closes that.

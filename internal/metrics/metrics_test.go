@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -18,10 +19,12 @@ import (
 	"time"
 
 	"wgkex/internal/check"
+	"wgkex/internal/client"
 	"wgkex/internal/config"
 	"wgkex/internal/counters"
 	"wgkex/internal/domain"
 	"wgkex/internal/domain/domaintest"
+	"wgkex/internal/gateways"
 	"wgkex/internal/kernel"
 	"wgkex/internal/outcome"
 	"wgkex/internal/status"
@@ -72,8 +75,9 @@ func newBench(t *testing.T) *bench {
 			},
 			Warn: func(err error) { b.warned = append(b.warned, err.Error()) },
 		},
-		Effective: filepath.Join(t.TempDir(), "effective.toml"),
-		Dir:       t.TempDir(),
+		Effective:  filepath.Join(t.TempDir(), "effective.toml"),
+		RelayStats: filepath.Join(t.TempDir(), "stats.json"),
+		Dir:        t.TempDir(),
 		Connect: func(context.Context) (check.Gateway, func(), error) {
 			return nil, nil, errors.New("asking systemd: no")
 		},
@@ -179,6 +183,10 @@ func TestPrint(t *testing.T) {
 		"wgkex-restore@d.service": {Active: "inactive", Started: b.Wall.Add(-time.Hour), Ended: b.Wall.Add(-time.Hour + 2*time.Second)},
 		"wgkex-restore@e.service": {Active: "activating", Started: b.Wall.Add(-time.Minute)},
 	}
+	b.write(b.metrics.RelayStats, string(gateways.Stats{
+		At: b.Boot, Connected: true, Received: map[gateways.Result]uint64{"OK": 12, gateways.ResultOwn: 3}, Sent: 4,
+		Waiting: 2, Oldest: b.Wall.Add(-7 * time.Second), Unsent: 1,
+	}.Text()))
 	const file = "testdata/metrics.prom"
 	want, err := os.ReadFile(file)
 	if err != nil {
@@ -332,6 +340,71 @@ func TestStatus(t *testing.T) {
 	b.metrics.Handler().ServeHTTP(answer, httptest.NewRequest("GET", "/status.json", nil))
 	if answer.Code != http.StatusServiceUnavailable {
 		t.Errorf("without a configuration: %d", answer.Code)
+	}
+}
+
+// The numbers of a relay that has ended are not those of one that is connected, and what
+// is not its file is no number.
+func TestRelayNumbers(t *testing.T) {
+	b := newBench(t)
+	b.has(nil, "wgkex_relay_")
+	if b.warned != nil {
+		t.Errorf("warned %q", b.warned)
+	}
+	stats := gateways.Stats{At: b.Boot, Connected: true, Waiting: 2}
+	b.write(b.metrics.RelayStats, string(stats.Text()))
+	b.has([]string{"wgkex_relay_connected 1", "wgkex_relay_waiting 2", `wgkex_relay_received_total{result="OK"} 0`}, "wgkex_relay_waiting_since")
+	b.Pass(relaySilent)
+	b.has([]string{"wgkex_relay_connected 0", "wgkex_relay_waiting 2"})
+	stats.At, stats.Connected = b.Boot, false
+	b.write(b.metrics.RelayStats, string(stats.Text()))
+	b.has([]string{"wgkex_relay_connected 0"})
+	b.warned = nil
+	b.write(b.metrics.RelayStats, "{}")
+	b.has(nil, "wgkex_relay_")
+	if len(b.warned) == 0 || !strings.Contains(b.warned[0], "the relay's numbers") {
+		t.Errorf("warned %q", b.warned)
+	}
+}
+
+// The relay gets what other gateways are told, of the domains that can be read.
+func TestRelay(t *testing.T) {
+	b := newBench(t)
+	for n := range 3 {
+		b.AddRouter(domaintest.Key(n))
+	}
+	b.Handshake(domaintest.Key(1))
+	b.AddStatic(domaintest.Key(7), "fd00::/64")
+	b.OwnAddrs = []netip.Addr{netip.MustParseAddr("fe80::1")}
+	b.Pass(status.OverviewAge)
+	server := httptest.NewServer(b.metrics.Handler())
+	defer server.Close()
+	asking := client.Metrics{At: netip.MustParseAddrPort(strings.TrimPrefix(server.URL, "http://"))}
+	end, err := b.Devices.Gateway()
+	if err != nil {
+		t.Fatal(err)
+	}
+	own, err := asking.Own(t.Context())
+	if want := []gateways.Own{{Domain: "d", Live: 1, Port: end.Port, Key: end.Key, Link: end.Addr}}; err != nil || !slices.Equal(own, want) {
+		t.Errorf("%+v, %v, want %+v", own, err, want)
+	}
+	peers, err := asking.Peers(t.Context())
+	if len(peers) != 1 || len(peers["d"]) != 3 || err != nil {
+		t.Errorf("%v, %v", peers, err)
+	}
+	for n := range 3 {
+		if !slices.Contains(peers["d"], domaintest.Key(n)) {
+			t.Errorf("%d is missing", n)
+		}
+	}
+	if len(b.warned) != 2 || !strings.Contains(b.warned[0], "domain e: interface we") {
+		t.Errorf("warned %q", b.warned)
+	}
+	if err := os.Remove(b.metrics.Effective); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := asking.Own(t.Context()); err == nil {
+		t.Error("there is no configuration")
 	}
 }
 

@@ -47,6 +47,7 @@ var All = []Metric{
 	savedAt, savedPeers,
 	restoreFailed, restoreStarted, restoreDuration, restoredAt, restoredPeers,
 	clockStepAt, clockStep,
+	relayConnected, relayReceived, relaySent, relayWaiting, relayWaitingSince, relayUnsent,
 }
 
 var (
@@ -83,6 +84,16 @@ var (
 
 	clockStepAt = Metric{"wgkex_clock_step_timestamp_seconds", gauge, []string{labelDomain}, "When the wall clock was last seen to be set, by two readings of the peers of the domain. Missing if it was not since boot."}
 	clockStep   = Metric{"wgkex_clock_step_seconds", gauge, []string{labelDomain}, "By how much it was set then."}
+)
+
+// Those are missing where no relay runs.
+var (
+	relayConnected    = Metric{"wgkex_relay_connected", gauge, nil, "1 if the relay to other gateways is connected to the broker, 0 if it is not or has ended. Missing if none has run since boot."}
+	relayReceived     = Metric{"wgkex_relay_received_total", counter, []string{labelResult}, "Messages from the broker since the relay was started, by result: that of the exchange, or own, gateway (not a key), repeated (within a minute), full (no room), invalid or domain (not served here)."}
+	relaySent         = Metric{"wgkex_relay_sent_total", counter, nil, "Keys that the broker has taken since the relay was started."}
+	relayWaiting      = Metric{"wgkex_relay_waiting", gauge, nil, "Keys of other gateways that wait to be added."}
+	relayWaitingSince = Metric{"wgkex_relay_waiting_since_timestamp_seconds", gauge, nil, "Since when the first of them waits. Missing if none waits."}
+	relayUnsent       = Metric{"wgkex_relay_unsent", gauge, nil, "Keys that wait to be sent to other gateways."}
 )
 
 func (m Metric) desc() *prometheus.Desc { return prometheus.NewDesc(m.Name, m.Help, m.Labels, nil) }

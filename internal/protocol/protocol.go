@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strings"
 	"time"
 
 	"wgkex/internal/outcome"
@@ -113,4 +114,14 @@ func Finish(conn Conn, code outcome.Code, sayOK bool) error {
 	// The answer is out: how the client leaves is its own affair.
 	_, _ = io.Copy(io.Discard, io.LimitReader(conn, maxDrain))
 	return nil
+}
+
+// ValidName reports whether a domain or a gateway may have this name: it has to be a
+// systemd instance name, a file name and a level of an MQTT topic without any escaping.
+func ValidName(s string) bool {
+	ok := len(s) >= 1 && len(s) <= MaxLine && s[0] != '.' && s[0] != '-'
+	for _, c := range []byte(s) {
+		ok = ok && (c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || strings.IndexByte("_.-", c) >= 0)
+	}
+	return ok
 }

@@ -198,3 +198,14 @@ func FuzzReader(f *testing.F) {
 		}
 	})
 }
+
+func TestValidName(t *testing.T) {
+	for name, want := range map[string]bool{
+		"ffww01": true, "gw04.in.ffmuc.net": true, "_a-B": true, strings.Repeat("a", MaxLine): true,
+		"": false, ".": false, "..": false, "-a": false, "a/b": false, "a+": false, "#": false, "a b": false, "\u00e4": false, "a\x00": false, strings.Repeat("a", MaxLine+1): false,
+	} {
+		if ValidName(name) != want {
+			t.Errorf("%q: %v", name, !want)
+		}
+	}
+}

@@ -66,6 +66,9 @@ type Server struct {
 	Host   domain.Host
 	// Log writes a journal entry.
 	Log func(journal.Priority, string, ...logging.Field)
+	// Announce is told which keys were accepted in a domain, but for those of which
+	// another gateway has told. It must not wait. Nil is for nobody to be told.
+	Announce func(domain string, keys ...address.Key)
 	// Refreshed says that an exchange had to read all peers, which takes memory.
 	Refreshed bool
 
@@ -138,6 +141,23 @@ func (s *Server) exchange(requests []*Request) {
 	if err := d.Close(); err != nil {
 		// What was done is done.
 		s.Log(journal.PriErr, fmt.Sprintf("closing domain %s: %v", d.Config.Name, err), logging.Field{Name: "DOMAIN", Value: d.Config.Name})
+	}
+	s.announce(requests)
+}
+
+// announce tells of what was accepted of the requests, which are of one domain.
+func (s *Server) announce(requests []*Request) {
+	if s.Announce == nil {
+		return
+	}
+	var keys []address.Key
+	for _, r := range requests {
+		if r.Err == nil && r.Way != outcome.Relay {
+			keys = append(keys, r.Key)
+		}
+	}
+	if keys != nil {
+		s.Announce(requests[0].Domain.Name, keys...)
 	}
 }
 

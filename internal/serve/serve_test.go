@@ -27,6 +27,8 @@ type bench struct {
 	*domaintest.Gateway
 	*Server
 	logged []string
+	// announced is the domain of each announcement and its keys.
+	announced []string
 }
 
 func newBench(t *testing.T) *bench {
@@ -44,6 +46,7 @@ func newBench(t *testing.T) *bench {
 			}
 			b.logged = append(b.logged, entry)
 		},
+		Announce: func(domain string, keys ...address.Key) { b.announced = append(b.announced, fmt.Sprint(domain, keys)) },
 	}
 	t.Cleanup(func() {
 		if err := b.Server.Close(); err != nil {
@@ -130,6 +133,40 @@ func TestTogether(t *testing.T) {
 	}
 	if opened != 2 {
 		t.Errorf("%d domains were opened, want each of two once", opened)
+	}
+	var first []address.Key
+	for n := range 5 {
+		first = append(first, domaintest.Key(n))
+	}
+	if want := []string{fmt.Sprint("d", first), fmt.Sprint("e", first[:1])}; !slices.Equal(b.announced, want) {
+		t.Errorf("announced %v, want %v", b.announced, want)
+	}
+}
+
+// What other gateways have told of is not told to them, nor is what was refused. A router
+// that is known already is told of again.
+func TestAnnounce(t *testing.T) {
+	b := newBench(t)
+	ask := func(way outcome.Way, key address.Key) {
+		r := b.ask("d", key.String())
+		r.Way = way
+		b.Exchange(r)
+	}
+	ask(outcome.Relay, domaintest.Key(1))
+	ask(outcome.TCP, domaintest.Key(50))
+	b.Exchange()
+	if b.announced != nil {
+		t.Errorf("announced %v", b.announced)
+	}
+	for _, way := range []outcome.Way{outcome.TCP, outcome.HTTP, outcome.Local} {
+		ask(way, domaintest.Key(1))
+	}
+	if want := slices.Repeat([]string{fmt.Sprint("d", []address.Key{domaintest.Key(1)})}, 3); !slices.Equal(b.announced, want) {
+		t.Errorf("announced %v, want %v", b.announced, want)
+	}
+	b.Announce = nil
+	if ask(outcome.TCP, domaintest.Key(2)); len(b.announced) != 3 {
+		t.Errorf("announced %v", b.announced)
 	}
 }
 

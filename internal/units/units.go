@@ -14,6 +14,7 @@ import (
 	"strings"
 
 	"wgkex/internal/config"
+	"wgkex/internal/protocol"
 
 	"github.com/coreos/go-systemd/v22/unit"
 )
@@ -26,6 +27,9 @@ const (
 	// LocalSocket is where programs of the gateway ask for exchanges. It is wanted
 	// where there are domains.
 	LocalSocket = "wgkex-local.socket"
+	// Relay tells other gateways of keys. It is wanted where a broker is configured, and
+	// is in a package of its own.
+	Relay = "wgkex-relay.service"
 	// Firewall bounds what one source may ask of the ports. It runs only where
 	// the admin enables it.
 	Firewall = "wgkex-firewall.service"
@@ -113,7 +117,7 @@ func LimitsOf(c config.Config) (limits Limits) {
 			case s.HTTP && !l.Addr.IsValid():
 				limits.TunnelPorts = append(limits.TunnelPorts, l.Port)
 				for _, d := range c.Sorted() {
-					if config.ValidDomainName(d.WireGuard) { // others cannot be in a unit
+					if protocol.ValidName(d.WireGuard) { // others cannot be in a unit
 						limits.Interfaces = append(limits.Interfaces, d.WireGuard)
 					}
 				}
@@ -148,7 +152,7 @@ func (l Limits) String() string {
 }
 
 // Patterns match the units that the configuration makes run or not.
-var Patterns = []string{SocketName(""), SocketName("*"), HTTPName(""), HTTPName("*"), MetricsSocket, LocalSocket, TimerName("*")}
+var Patterns = []string{SocketName(""), SocketName("*"), HTTPName(""), HTTPName("*"), MetricsSocket, LocalSocket, Relay, TimerName("*")}
 
 // HTTPName is the unit of the addresses on an interface, of all others for "".
 func HTTPName(device string) string {
@@ -319,6 +323,11 @@ func Write(c config.Config, dir string) error {
 			return err
 		}
 	}
+	if c.Relays() {
+		if err := writeRelay(c.MQTT, dir); err != nil {
+			return err
+		}
+	}
 	for _, d := range c.Sorted() {
 		if err := want(dir, Target, TimerName(d.Name), "wgkex-cleanup@.timer"); err != nil {
 			return err
@@ -328,6 +337,18 @@ func Write(c config.Config, dir string) error {
 		}
 	}
 	return nil
+}
+
+// writeRelay has the relay started, with the files that it may read.
+func writeRelay(m config.MQTT, dir string) error {
+	text := "# Made by wgkex-generator from the configuration in " + config.Dir + ".\n[Service]\n"
+	for _, c := range m.Credentials() {
+		text += fmt.Sprintf("LoadCredential=%s:%s\n", c.Name, c.Path)
+	}
+	if err := writeFile(filepath.Join(dir, Relay+".d", DropIn), text); err != nil {
+		return err
+	}
+	return want(dir, Target, Relay, Relay)
 }
 
 // writeRestore has the domain's peers restored whenever one of its interfaces

@@ -20,7 +20,9 @@ func TestWrite(t *testing.T) {
 	}, HTTP: config.HTTP{
 		Listen: []config.Listen{listen("[fe80::1%wg3]:80"), {Port: 8080}, listen("[fe80::2%wg3]:80"), listen("192.0.2.1:80"), listen("[fe80::1%wg-02]:81")},
 		Socket: "/run/wgkex/http.sock",
-	}, Metrics: config.Metrics{Listen: []config.Listen{config.DefaultMetrics, listen("10.0.0.1:9587")}}}, dir); err != nil {
+	}, Metrics: config.Metrics{Listen: []config.Listen{config.DefaultMetrics, listen("10.0.0.1:9587")}}, MQTT: config.MQTT{
+		URL: "mqtts://b:8883", Username: "u", PasswordFile: "/etc/wgkex/p", CAFile: "/etc/ca.pem", CertificateFile: "/etc/c.pem", KeyFile: "/etc/k.pem",
+	}}, dir); err != nil {
 		t.Fatal(err)
 	}
 	got := map[string]string{}
@@ -45,6 +47,8 @@ func TestWrite(t *testing.T) {
 		"wgkex@ffww03.socket.d/" + DropIn:                                                 "[Socket]\nListenStream=\nListenStream=[fe80::1]:10013%%eth0\nEnvironment=\"WGKEX_LISTEN=[fe80::1]:10013%%eth0\"\nFreeBind=yes\n",
 		"wgkex-http.socket.d/" + DropIn:                                                   "[Socket]\nListenStream=\nListenStream=8080\nListenStream=192.0.2.1:80\nListenStream=/run/wgkex/http.sock\nEnvironment=\"WGKEX_LISTEN=8080 192.0.2.1:80 /run/wgkex/http.sock\"\nFreeBind=yes\n",
 		"wgkex-metrics.socket.d/" + DropIn:                                                "[Socket]\nListenStream=\nListenStream=[::1]:9587\nListenStream=10.0.0.1:9587\nEnvironment=\"WGKEX_LISTEN=[::1]:9587 10.0.0.1:9587\"\nFreeBind=yes\n",
+		"wgkex-relay.service.d/" + DropIn:                                                 "[Service]\nLoadCredential=password:/etc/wgkex/p\nLoadCredential=ca:/etc/ca.pem\nLoadCredential=certificate:/etc/c.pem\nLoadCredential=key:/etc/k.pem\n",
+		"wgkex.target.wants/wgkex-relay.service":                                          "/usr/lib/systemd/system/wgkex-relay.service",
 		"wgkex.target.wants/wgkex-metrics.socket":                                         "/usr/lib/systemd/system/wgkex-metrics.socket",
 		"wgkex-http@wg3.socket.d/" + DropIn:                                               "[Socket]\nListenStream=\nListenStream=[fe80::1]:80\nListenStream=[fe80::2]:80\nEnvironment=\"WGKEX_LISTEN=[fe80::1]:80%%wg3 [fe80::2]:80%%wg3\"\nBindToDevice=wg3\nFreeBind=yes\n",
 		"wgkex-http@wg-02.socket.d/" + DropIn:                                             "[Socket]\nListenStream=\nListenStream=[fe80::1]:81\nEnvironment=\"WGKEX_LISTEN=[fe80::1]:81%%wg-02\"\nBindToDevice=wg-02\nFreeBind=yes\n",

@@ -9,36 +9,43 @@ import (
 )
 
 // boot boots a container with what is installed and configured here, and returns
-// a function that runs a command in it. Options are those of the kernel's command
-// line. The VM's own agent would wait there for devices of the VM.
-func boot(t *testing.T, options string) (in func(format string, args ...any) (string, error)) {
+// a function that runs a command in it. The container has these options of
+// systemd-nspawn and of the kernel's command line. The VM's own agent would wait there
+// for devices of the VM.
+func boot(t *testing.T, nspawn, kernel string) (in func(format string, args ...any) (string, error)) {
 	t.Helper()
 	sh(t, `mkdir -p /run/container && mount -t tmpfs container /run/container && cd /run/container && mkdir upper work root
 		mount -t overlay -o lowerdir=/,upperdir=upper,workdir=work container root
 		systemd-run -u container -p DevicePolicy=auto systemd-nspawn --directory=/run/container/root --machine=container --boot --keep-unit \
-			--register=no --private-network systemd.mask=vm-agent.service %s`, options)
+			--register=no --private-network %s systemd.mask=vm-agent.service %s`, nspawn, kernel)
 	t.Cleanup(func() { sh(t, "systemctl stop container; umount /run/container/root /run/container") })
-	var leader string
 	in = func(format string, args ...any) (string, error) {
-		return try("nsenter -t %s -a bash -c %q", leader, fmt.Sprintf(format, args...))
-	}
-	eventually(t, "the container", func() bool {
-		// Its first process is a child of systemd-nspawn, which has others before.
-		leader, _ = try("pgrep -P $(systemctl show -P MainPID container) | head -1")
-		if leader == "" {
-			return false
+		// Its first process is a child of systemd-nspawn, which has others before. It is
+		// another one after a reboot.
+		leader, err := try("pgrep -P $(systemctl show -P MainPID container) | head -1")
+		if err != nil || leader == "" {
+			return "", fmt.Errorf("the container has no process: %w", err)
 		}
+		return try("nsenter -t %s -a bash -c '%s'", leader, strings.ReplaceAll(fmt.Sprintf(format, args...), "'", `'\''`))
+	}
+	hasBooted(t, in)
+	return in
+}
+
+// hasBooted waits until the container is up.
+func hasBooted(t *testing.T, in func(format string, args ...any) (string, error)) {
+	t.Helper()
+	eventually(t, "the container", func() bool {
 		state, _ := in("test -e /run/systemd/container && systemctl is-system-running")
 		return state == "running" || state == "degraded"
 	})
-	return in
 }
 
 // In a container there is no kernel's log to write to: what is wrong with the
 // configuration is in the journal all the same, at boot and at a daemon-reload.
 func TestContainerReportsBrokenConfiguration(t *testing.T) {
 	configure(t, map[string]string{"wgkex.toml": "listen = 'x'\n"})
-	in := boot(t, "")
+	in := boot(t, "", "")
 	if out, err := in("systemctl status wgkex"); err == nil || !strings.Contains(out, "FAILED: /etc/wgkex/wgkex.toml:1: ") {
 		t.Errorf("systemctl status wgkex: %v\n%s", err, out)
 	}
@@ -50,7 +57,7 @@ func TestContainerReportsBrokenConfiguration(t *testing.T) {
 // Where there is no journal, exchanges are served all the same.
 func TestContainerWithoutJournal(t *testing.T) {
 	configure(t, map[string]string{"wgkex.toml": "[domains.container]\nwireguard = \"wg-container\"\nvxlan = \"vx-container\"\nlisten = 10019\n"})
-	in := boot(t, "systemd.mask=systemd-journald.service systemd.mask=systemd-journald.socket systemd.mask=systemd-journald-dev-log.socket systemd.mask=systemd-journald-audit.socket")
+	in := boot(t, "", "systemd.mask=systemd-journald.service systemd.mask=systemd-journald.socket systemd.mask=systemd-journald-dev-log.socket systemd.mask=systemd-journald-audit.socket")
 	if out, err := in("test ! -e /run/systemd/journal/socket && cd /root && ./suite-files/gateway container 7 rfc4291 && wgkex apply"); err != nil {
 		t.Fatal(err, out)
 	}

@@ -21,11 +21,26 @@ func document(t *testing.T, name string) string {
 // section is what stands under a heading, without the headings below it.
 func section(t *testing.T, text, heading string) string {
 	t.Helper()
-	m := regexp.MustCompile(`(?ms)^#+ ` + regexp.QuoteMeta(heading) + `\n(.*?)(^#+ |\z)`).FindStringSubmatch(text)
-	if m == nil {
+	var under strings.Builder
+	found, code := false, false
+	for line := range strings.Lines(text) {
+		if strings.HasPrefix(line, "```") {
+			code = !code
+		}
+		level := strings.TrimLeft(line, "#")
+		if !code && level != line && strings.HasPrefix(level, " ") {
+			if found {
+				break
+			}
+			found = strings.TrimSpace(level) == heading
+		} else if found {
+			under.WriteString(line)
+		}
+	}
+	if !found {
 		t.Fatalf("no section %q", heading)
 	}
-	return m[1]
+	return under.String()
 }
 
 // script is the blocks of a section as one who copies them in order runs them: a

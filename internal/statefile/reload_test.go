@@ -1,4 +1,4 @@
-package config
+package statefile
 
 import (
 	"errors"
@@ -7,13 +7,13 @@ import (
 	"testing"
 )
 
-func TestReloading(t *testing.T) {
+func TestReloaded(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "f")
 	loads := 0
 	var fail error
-	load := reloading(path, func() (Config, error) {
+	load := Reloaded(path, func() (bool, error) {
 		loads++
-		return Config{ReplyOK: loads > 1}, fail
+		return loads > 1, fail
 	})
 	write := func(text string) {
 		t.Helper()
@@ -23,13 +23,13 @@ func TestReloading(t *testing.T) {
 	}
 	write("1")
 	for range 3 {
-		if cfg, err := load(); err != nil || cfg.ReplyOK {
-			t.Errorf("%+v, %v", cfg, err)
+		if again, err := load(); err != nil || again {
+			t.Errorf("%v, %v", again, err)
 		}
 	}
 	write("2")
-	if cfg, err := load(); err != nil || !cfg.ReplyOK || loads != 2 {
-		t.Errorf("%+v, %v after %d", cfg, err, loads)
+	if again, err := load(); err != nil || !again || loads != 2 {
+		t.Errorf("%v, %v after %d", again, err, loads)
 	}
 	fail = errors.New("broken")
 	write("3")
