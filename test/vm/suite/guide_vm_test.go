@@ -239,6 +239,50 @@ func TestLongAnsibleRole(t *testing.T) {
 	}
 }
 
+// The role installs the relay where there is a broker, gives it the password, and stops it
+// when the broker is taken out.
+func TestLongAnsibleMQTT(t *testing.T) {
+	configure(t, nil)
+	sh(t, "systemd-run -q --unit=suite-broker mosquitto -p %d", brokerPort)
+	t.Cleanup(func() {
+		_, _ = try("dpkg -P wgkex-relay; systemctl stop suite-broker; rm -f /etc/wgkex/mqtt.password")
+	})
+	eventually(t, "the broker listening", func() bool { return sh(t, "ss -Hltn sport = :%d", brokerPort) != "" })
+	variables := func(password string) []string {
+		return []string{
+			"wgkex_domains: [{name: ffww01, wireguard: wg-ffww01, vxlan: vx-ffww01, listen: 10013}]", "wgkex_gateway: {name: gw01}",
+			fmt.Sprintf("wgkex_mqtt: {url: 'mqtt://localhost:%d', username: gw01}", brokerPort), "wgkex_mqtt_password: " + password,
+			"wgkex_gateways: {gw01: 30, gw.02: 10}", "wgkex_relay_package: '{{ lookup(\"fileglob\", \"/root/wgkex-relay_*.deb\") }}'",
+		}
+	}
+	heard := func() {
+		t.Helper()
+		eventually(t, "the relay telling the broker of its gateway", func() bool {
+			out, _ := try("mosquitto_sub -p %d -C 1 -W 20 -t wireguard-worker/gw01/status", brokerPort)
+			return out == "1"
+		})
+	}
+	playbook(t, true, "", variables("first")...)
+	heard()
+	if got := sh(t, "stat -c '%%a %%U' /etc/wgkex/mqtt.password; cat /etc/wgkex/mqtt.password"); got != "600 root\nfirst" {
+		t.Errorf("the password's file is %q", got)
+	}
+	if out := playbook(t, true, "", variables("first")...); !strings.Contains(out, " changed=0 ") {
+		t.Errorf("the same again changed something:\n%s", out)
+	}
+	pid := func() string { return sh(t, "systemctl show -P MainPID wgkex-relay.service") }
+	before := pid()
+	playbook(t, true, "", variables("second")...)
+	if now := pid(); now == before || now == "0" {
+		t.Errorf("with another password the relay is process %s, before %s", now, before)
+	}
+	heard()
+	playbook(t, true, "", variables("second")[:1]...)
+	if out, _ := try("systemctl is-active wgkex-relay.service"); out != "inactive" {
+		t.Errorf("without a broker the relay is %s", out)
+	}
+}
+
 // The role takes the place of the classic scripts, of which this has a stand-in with the
 // names and places of theirs. A tunnel stays up, and refused keys stay refused.
 func TestLongAnsibleReplacesClassic(t *testing.T) {
