@@ -54,7 +54,7 @@ func main() {
 			Host: domain.System, Units: systemd.UnitsOverBus,
 			Warn: func(err error) { logging.Log(journal.PriWarning, err.Error()) },
 		},
-		Effective: config.Effective, ReadEffective: config.LoadEffective, RelayStats: gateways.StatsPath, Dir: *dir, Connect: connect,
+		Effective: config.Effective, ReadEffective: config.LoadEffective, RelayStats: gateways.StatsPath, Gateways: gateways.Path, Dir: *dir, Connect: connect,
 	}
 	if err := metrics.Serve(ctx, conn, g.Handler()); err != nil {
 		logging.Log(journal.PriErr, err.Error())

@@ -24,6 +24,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// exitNoBroker is the exit status after which wgkex-relay.service is not started again:
+// EX_CONFIG of sysexits.h.
+const exitNoBroker = 78
+
 func main() {
 	version.ParseFlags("usage: wgkex-relay [--version]\n\n" +
 		"Tells other gateways over an MQTT broker which keys this one has accepted, and has\n" +
@@ -32,6 +36,9 @@ func main() {
 	defer stop()
 	if err := run(ctx); err != nil {
 		fmt.Fprintf(os.Stderr, "wgkex-relay: %v\n", err)
+		if errors.Is(err, mqtt.ErrNoBroker) {
+			os.Exit(exitNoBroker)
+		}
 		os.Exit(1)
 	}
 }

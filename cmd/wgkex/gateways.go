@@ -7,7 +7,6 @@ import (
 	"wgkex/internal/clock"
 	"wgkex/internal/config"
 	"wgkex/internal/gateways"
-	"wgkex/internal/statefile"
 	"wgkex/internal/status"
 
 	"github.com/spf13/cobra"
@@ -23,19 +22,15 @@ func gatewaysCommand() *cobra.Command {
 			"has, too, how many live peers they have and where routers reach them.",
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			text, err := statefile.Read(gateways.Path, gateways.MaxSize)
+			known, err := status.ReadGateways(gateways.Path)
 			if errors.Is(err, fs.ErrNotExist) {
 				return errors.New("nothing is known of other gateways: wgkex-relay.service has not run since the boot, see wgkex-relay(8)")
 			}
 			if err != nil {
 				return err
 			}
-			known, err := gateways.Parse(text)
-			if err != nil {
-				return err
-			}
 			if asJSON {
-				_, err := cmd.OutOrStdout().Write(text)
+				_, err := cmd.OutOrStdout().Write(known.Text())
 				return err
 			}
 			cfg, err := config.LoadEffective()
@@ -46,7 +41,7 @@ func gatewaysCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return status.PrintGateways(cmd.OutOrStdout(), known, own, cfg.Weight, clock.SinceBoot())
+			return status.PrintGateways(cmd.OutOrStdout(), status.Gateways(known, own, cfg.Weight, clock.SinceBoot()))
 		},
 	}
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON, with times in nanoseconds since boot")

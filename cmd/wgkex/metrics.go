@@ -27,7 +27,7 @@ func metricsCommand() *cobra.Command {
 					Host: domain.System, Units: systemd.Units,
 					Warn: func(err error) { fmt.Fprintf(cmd.ErrOrStderr(), "wgkex: %v\n", err) },
 				},
-				Effective: config.Effective, ReadEffective: config.LoadEffective, RelayStats: gateways.StatsPath, Dir: config.Dir,
+				Effective: config.Effective, ReadEffective: config.LoadEffective, RelayStats: gateways.StatsPath, Gateways: gateways.Path, Dir: config.Dir,
 			}.Print(cmd.Context(), cmd.OutOrStdout())
 		},
 	}

@@ -75,7 +75,7 @@ func (c Choice) Gateway() string {
 func (c Choice) counts(name string) bool {
 	g := c.Known[name]
 	d, ok := g.Domains[c.Domain]
-	if !ok || !c.fresh(d) {
+	if !ok || !d.Counts(c.Now) {
 		return false
 	}
 	if name == c.Own {
@@ -83,9 +83,6 @@ func (c Choice) counts(name string) bool {
 	}
 	return g.Online && d.Endpoint != nil
 }
-
-// fresh reports whether the number of peers is one, and not an old one.
-func (c Choice) fresh(d Domain) bool { return d.Live >= 0 && c.Now-d.Counted < SilentFor }
 
 // compare compares how full both are with one more router. Weights of 0 are compared only
 // with each other.
@@ -99,7 +96,7 @@ func weight(w int) int64 { return int64(max(w, 1)) }
 func (c Choice) peers(name string) int64 {
 	n := int64(1)
 	for domain, d := range c.Known[name].Domains {
-		if c.fresh(d) {
+		if d.Counts(c.Now) {
 			n += int64(d.Live) + int64(c.Sent(name, domain, d.Counted))
 		}
 	}

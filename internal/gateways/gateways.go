@@ -49,6 +49,9 @@ type Domain struct {
 	Endpoint *message.Endpoint `json:"endpoint,omitempty"`
 }
 
+// Counts reports whether Live is known, and not too old to go by.
+func (d Domain) Counts(now time.Duration) bool { return d.Live >= 0 && now-d.Counted < SilentFor }
+
 // ErrFull is the error of a gateway that there is no room for.
 var ErrFull = errors.New("there are too many gateways")
 

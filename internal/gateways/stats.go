@@ -17,6 +17,9 @@ const (
 	MaxStatsSize = 64 << 10
 
 	statsVersion = 1
+	// statsSilent is how old the numbers are of a relay that does not write them any more,
+	// as it does several times a minute.
+	statsSilent = time.Minute
 )
 
 // Stats is what there is to see of a relay.
@@ -36,6 +39,9 @@ type Stats struct {
 	// Unsent is how many keys wait to be sent.
 	Unsent int
 }
+
+// Current reports whether a relay still writes them.
+func (s Stats) Current(now time.Duration) bool { return now-s.At < statsSilent }
 
 // Result is what became of a message that was received: the code of the exchange, or one
 // of these.

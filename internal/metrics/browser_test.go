@@ -18,6 +18,7 @@ import (
 	"testing"
 	"time"
 
+	"wgkex/internal/gateways"
 	"wgkex/internal/kernel"
 	"wgkex/internal/outcome"
 	"wgkex/internal/version"
@@ -274,6 +275,27 @@ func TestBrowser(t *testing.T) {
 		}, "", 0, map[string]int{".card": 2, ".card .FAILED": 1, ".bar": 1}, []string{"interface wgww02: no such interface", "3 live"}},
 		{"an evening", evening, "", 0, map[string]int{".card": 4, ".card .bar": 4, ".domains a": 5, ".sockets tbody tr": 8}, []string{"ffww04", "1 check failed"}},
 		{"an evening, one domain", evening, "domain=ffww02&state=restored", 36, map[string]int{".card": 1}, []string{"1 to 36 of 36 peers that match"}},
+		{"no other gateways", func(t *testing.T) *life {
+			l := newLife(t, 1000, "ffww01")
+			l.broker()
+			return l
+		}, "", 0, map[string]int{".gateways": 0, ".warning": 1}, []string{"Gateways", "has not run since the boot", "No gateway is known yet."}},
+		{"three gateways", func(t *testing.T) *life {
+			l := newLife(t, 1000, "ffww01", "ffww02")
+			l.broker()
+			l.relay(l.connected(0), community(l, "ffww01", "ffww02", "gw1", "gw2.example.org", "gw3.example.org"))
+			return l
+		}, "", 0, map[string]int{".gateways tbody tr": 3, ".gateways li": 6, ".warning": 0}, []string{"is connected to the broker", "gw3.example.org (this)", "off line", "ffww01 10,000"}},
+		{"64 gateways", func(t *testing.T) *life {
+			l := newLife(t, 1000, "ffww01")
+			l.broker()
+			var names []string
+			for i := range 64 {
+				names = append(names, fmt.Sprintf("%064d", i))
+			}
+			l.relay(l.connected(time.Hour), community(l, strings.Repeat("W", 64), "ffww01", names...))
+			return l
+		}, "", 0, map[string]int{".gateways tbody tr": 64, ".gateways li": 128, ".warning": 1}, []string{"has written nothing for 60 min", fmt.Sprintf("%064d", 63), strings.Repeat("W", 64)}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			l := c.make(t)
@@ -304,6 +326,19 @@ func TestBrowser(t *testing.T) {
 			}
 		})
 	}
+}
+
+// community is gateways of these names in two domains. What was heard of each of them is
+// older and more.
+func community(l *life, one, two string, names ...string) gateways.Known {
+	known := gateways.Known{}
+	for i, name := range names {
+		counted := l.base.Boot - time.Duration(i)*time.Minute
+		known[name] = gateways.Gateway{Online: i%3 != 1, Heard: counted, Domains: map[string]gateways.Domain{
+			one: {Live: 10_000 * i, Counted: counted}, two: {Live: i - 1, Counted: counted},
+		}}
+	}
+	return known
 }
 
 // A page with everything that the other tests look for is found out.

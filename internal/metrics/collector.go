@@ -20,7 +20,6 @@ import (
 	"wgkex/internal/counters"
 	"wgkex/internal/gateways"
 	"wgkex/internal/outcome"
-	"wgkex/internal/statefile"
 	"wgkex/internal/status"
 	"wgkex/internal/version"
 
@@ -36,8 +35,9 @@ type Gateway struct {
 	// (config.Effective), ReadEffective reads it (config.LoadEffective).
 	Effective     string
 	ReadEffective func() (config.Config, error)
-	// RelayStats is the file with the numbers of the relay (gateways.StatsPath).
-	RelayStats string
+	// RelayStats is the file with the numbers of the relay (gateways.StatsPath), and
+	// Gateways that with what it knows (gateways.Path).
+	RelayStats, Gateways string
 	// Dir is where the files of the configuration can be read, config.Dir or what is
 	// in its place.
 	Dir string
@@ -105,28 +105,23 @@ func (c collector) Collect(out chan<- prometheus.Metric) {
 	}
 }
 
-// relaySilent is how old the numbers of the relay are that it does not write any more.
-const relaySilent = time.Minute
-
 // relay is about the relay to other gateways, if there was one since boot.
 func (c collector) relay(s sink) {
-	text, err := statefile.Read(c.RelayStats, gateways.MaxStatsSize)
-	if err == nil {
-		var stats gateways.Stats
-		if stats, err = gateways.ParseStats(text); err == nil {
-			s.put(relayConnected, truth(stats.Connected && c.Status.Host.SinceBoot()-stats.At < relaySilent))
-			for _, result := range gateways.Results {
-				s.put(relayReceived, float64(stats.Received[result]), string(result))
-			}
-			s.put(relaySent, float64(stats.Sent))
-			s.put(relayWaiting, float64(stats.Waiting))
-			s.at(relayWaitingSince, stats.Oldest)
-			s.put(relayUnsent, float64(stats.Unsent))
+	stats, err := status.ReadRelayStats(c.RelayStats)
+	if err != nil {
+		if !errors.Is(err, fs.ErrNotExist) {
+			c.Status.Warn(err)
 		}
+		return
 	}
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		c.Status.Warn(fmt.Errorf("the relay's numbers: %w", err))
+	s.put(relayConnected, truth(stats.Connected && stats.Current(c.Status.Host.SinceBoot())))
+	for _, result := range gateways.Results {
+		s.put(relayReceived, float64(stats.Received[result]), string(result))
 	}
+	s.put(relaySent, float64(stats.Sent))
+	s.put(relayWaiting, float64(stats.Waiting))
+	s.at(relayWaitingSince, stats.Oldest)
+	s.put(relayUnsent, float64(stats.Unsent))
 }
 
 // config is about the configuration, of which effective is the one that all goes by,

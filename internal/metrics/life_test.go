@@ -19,6 +19,7 @@ import (
 	"wgkex/internal/counters"
 	"wgkex/internal/domain"
 	"wgkex/internal/domain/domaintest"
+	"wgkex/internal/gateways"
 	"wgkex/internal/kernel"
 	"wgkex/internal/kernel/kerneltest"
 	"wgkex/internal/outcome"
@@ -71,6 +72,7 @@ func newLife(t *testing.T, maxPeers int, names ...string) *life {
 	l.Gateway = Gateway{
 		Status: status.Source{Host: host, Units: l.units, Warn: func(err error) { l.warned = append(l.warned, err.Error()) }},
 		// This file is only looked at for its time.
+		RelayStats: filepath.Join(t.TempDir(), "stats.json"), Gateways: filepath.Join(t.TempDir(), "gateways.json"),
 		Effective: filepath.Join(t.TempDir(), "effective.toml"), ReadEffective: func() (config.Config, error) { return cfg, nil }, Dir: l.dir,
 		Connect: func(context.Context) (check.Gateway, func(), error) { return seen{l}, func() {}, nil },
 	}
@@ -93,6 +95,43 @@ func (l *life) write(text string) {
 	if err := statefile.Write(filepath.Join(l.dir, config.File), []byte(text), 0o644); err != nil {
 		l.t.Fatal(err)
 	}
+}
+
+// broker configures one, and the weight of this gateway.
+func (l *life) broker() {
+	l.t.Helper()
+	before, err := os.ReadFile(filepath.Join(l.dir, config.File))
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	l.write(string(before) + "[mqtt]\nurl = \"mqtts://broker.example.org\"\n[gateways]\n\"gw3.example.org\" = 3000\n")
+	cfg, err := config.Load(l.dir)
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	l.ReadEffective = func() (config.Config, error) { return cfg, nil }
+}
+
+// relay has one write what it knows.
+func (l *life) relay(stats gateways.Stats, known gateways.Known) {
+	l.t.Helper()
+	err := errors.Join(statefile.Write(l.RelayStats, stats.Text(), 0o644), statefile.Write(l.Gateways, known.Text(), 0o644))
+	if err != nil {
+		l.t.Fatal(err)
+	}
+}
+
+// put writes what others could.
+func (l *life) put(path, text string) {
+	l.t.Helper()
+	if err := statefile.Write(path, []byte(text), 0o644); err != nil {
+		l.t.Fatal(err)
+	}
+}
+
+// connected is the numbers of a relay that was connected to the broker a while ago.
+func (l *life) connected(ago time.Duration) gateways.Stats {
+	return gateways.Stats{At: l.base.Boot - ago, Connected: true}
 }
 
 func (l *life) domain(name string) config.Domain {
@@ -239,6 +278,7 @@ func (l *life) units(_ context.Context, names ...string) ([]systemd.Unit, error)
 func (l *life) unit(name string) systemd.Unit {
 	u := systemd.Unit{Name: name, Load: "loaded", Active: "active", File: "enabled", MaxConnections: 256}
 	switch {
+	case name == units.Relay:
 	case strings.HasSuffix(name, ".service"):
 		u.Active = "inactive"
 		u.Started = l.base.Wall.Add(-7 * time.Minute)

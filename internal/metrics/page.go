@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"io/fs"
 	"net/http"
 	"os"
 	"strconv"
@@ -72,6 +73,7 @@ func (g Gateway) page(ctx context.Context, cfg config.Config, loaded bool, query
 		}
 	}
 	shown.Overview = g.Status.Overview(ctx, cfg)
+	shown.Relay = g.relay(cfg)
 	for _, d := range cfg.Sorted() {
 		history, err := g.Status.History(d.Name)
 		if err != nil {
@@ -81,6 +83,29 @@ func (g Gateway) page(ctx context.Context, cfg config.Config, loaded bool, query
 		shown.Histories[d.Name] = history
 	}
 	return shown
+}
+
+// relay reads what there is to say of other gateways, nil for nothing.
+func (g Gateway) relay(cfg config.Config) *page.Relay {
+	shown := page.Relay{Wanted: cfg.Relays()}
+	known, err := status.ReadGateways(g.Gateways)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		g.Status.Warn(err)
+		shown.Unread = true
+	}
+	if !shown.Wanted && len(known) == 0 {
+		return nil
+	}
+	own, err := cfg.Gateway.OwnName()
+	if err != nil {
+		g.Status.Warn(err)
+	}
+	if shown.Stats, shown.StatsErr = status.ReadRelayStats(g.RelayStats); shown.StatsErr != nil && !errors.Is(shown.StatsErr, fs.ErrNotExist) {
+		g.Status.Warn(shown.StatsErr)
+	}
+	shown.SinceBoot = g.Status.Host.SinceBoot()
+	shown.Gateways = status.Gateways(known, own, cfg.Weight, shown.SinceBoot)
+	return &shown
 }
 
 // check finds out what wgkex check would, as far as it can be seen from here. Where the

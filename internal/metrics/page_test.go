@@ -11,6 +11,7 @@ import (
 
 	"wgkex/internal/config"
 	"wgkex/internal/counters"
+	"wgkex/internal/gateways"
 	"wgkex/internal/page"
 )
 
@@ -170,6 +171,94 @@ func TestPageTroubles(t *testing.T) {
 		}
 	}
 	hasAll(t, body, "The counters cannot be read.", "<b>3</b> of 1,000 peers")
+}
+
+// What is known of other gateways is there as wgkex gateways has it, and what makes it
+// doubtful.
+func TestPageGateways(t *testing.T) {
+	const heading = `<h2 id="gateways">Gateways</h2>`
+	three := func(l *life) gateways.Known {
+		now := l.base.Boot
+		return gateways.Known{
+			"gw3.example.org": {Online: true, Heard: now, Domains: map[string]gateways.Domain{"d": {Live: 1234, Counted: now}}},
+			"gw2": {Online: true, Heard: now - 30*time.Second, Domains: map[string]gateways.Domain{
+				"d": {Live: 0, Counted: now - 30*time.Second}, "e": {Live: 7, Counted: now - gateways.SilentFor}, "f": {Live: -1},
+			}},
+			"gw1": {Heard: now - 3*time.Hour},
+		}
+	}
+	rows := []string{
+		">gw1</th>\n", "<b>off line</b>", "3 h ago", `<span class="muted">unknown</span>`,
+		">gw2</th>\n", ">on line<", `data-name="weight">1<`, "30 s ago", "<li>d <b>0</b></li>", `<span class="muted">e 7, 3 min ago</span>`, `<span class="muted">f unknown</span>`,
+		">gw3.example.org <b>(this)</b></th>", `data-name="weight">3,000<`, "<li>d <b>1,234</b></li>",
+	}
+	const (
+		never       = "<b>warning</b> wgkex-relay.service has not run since the boot."
+		unreadable  = "<b>warning</b> What is known of the gateways cannot be read."
+		isConnected = "<p>wgkex-relay.service is connected to the broker.</p>"
+	)
+	for name, c := range map[string]struct {
+		broker bool
+		make   func(l *life)
+		query  string
+		has    []string
+		hasNot []string
+		warned int
+	}{
+		"no broker":        {false, func(*life) {}, "", nil, []string{heading}, 0},
+		"nobody was heard": {false, func(l *life) { l.relay(l.connected(0), gateways.Known{}) }, "", nil, []string{heading}, 0},
+		"no broker any more": {
+			false, func(l *life) { l.relay(l.connected(time.Hour), three(l)) }, "",
+			[]string{heading, "<p>wgkex-relay.service has ended, since the configuration has no broker. This is what it knew.</p>", ">gw2</th>", `data-name="weight">1<`},
+			[]string{">warning<"},
+			0,
+		},
+		"no relay yet":   {true, func(*life) {}, "", []string{heading, never, "No gateway is known yet."}, []string{"<tbody role"}, 0},
+		"a new relay":    {true, func(l *life) { l.relay(l.connected(0), gateways.Known{}) }, "", []string{heading, isConnected, "No gateway is known yet."}, []string{"<table class=\"gateways"}, 0},
+		"three gateways": {true, func(l *life) { l.relay(l.connected(59*time.Second), three(l)) }, "", append(rows, heading, isConnected), []string{">warning<", "No gateway is known"}, 0},
+		"no broker answers": {
+			true, func(l *life) { l.relay(gateways.Stats{At: l.base.Boot}, three(l)) }, "",
+			append(rows, "<b>warning</b> wgkex-relay.service is not connected to the broker."),
+			[]string{isConnected},
+			0,
+		},
+		"a relay that has ended": {
+			true, func(l *life) { l.relay(l.connected(5*time.Minute), three(l)) }, "",
+			append(rows, "<b>warning</b> wgkex-relay.service has written nothing for 5 min. What is known is as old."),
+			[]string{isConnected},
+			0,
+		},
+		"just ended": {true, func(l *life) { l.relay(l.connected(time.Minute), three(l)) }, "", []string{"has written nothing for 60 s"}, []string{isConnected}, 0},
+		"foreign numbers": {true, func(l *life) {
+			l.relay(l.connected(0), three(l))
+			l.put(l.RelayStats, "{}")
+		}, "", append(rows, "<b>warning</b> The numbers of wgkex-relay.service cannot be read."), []string{isConnected, never}, 1},
+		"foreign gateways": {true, func(l *life) {
+			l.relay(l.connected(0), three(l))
+			l.put(l.Gateways, `{"version":1,"gateways":{"<script>":{"online":true,"heard_ns":0}}}`)
+		}, "", []string{heading, isConnected, unreadable}, []string{"<script", "No gateway is known", "<table class=\"gateways"}, 1},
+		"foreign gateways, no broker": {false, func(l *life) { l.put(l.Gateways, "hostile") }, "", nil, []string{heading, "hostile"}, 1},
+		"a domain":                    {true, func(l *life) { l.relay(l.connected(0), three(l)) }, "?domain=d", nil, []string{heading, "gw2"}, 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			l := newLife(t, 1000, "d", "e")
+			if c.broker {
+				l.broker()
+			}
+			c.make(l)
+			body, _ := l.open(c.query)
+			hasAll(t, body, c.has...)
+			hasNone(t, body, c.hasNot...)
+			if len(l.warned) != c.warned {
+				t.Errorf("warned %q", l.warned)
+			}
+		})
+	}
+	l := newLife(t, 1000, "d") // alone, it is the one that is asked for
+	l.broker()
+	l.relay(l.connected(0), three(l))
+	body, _ := l.open("?domain=d")
+	hasAll(t, body, append(rows, heading)...)
 }
 
 // Before the first valid configuration there is a page that says so.

@@ -57,9 +57,12 @@ type setup struct {
 	metrics netip.AddrPort
 }
 
+// ErrNoBroker is the error of a configuration by which there is nothing to relay.
+var ErrNoBroker = errors.New("the configuration names no broker, or no domain: set mqtt.url")
+
 func setupOf(c config.Config, credentials string) (s setup, err error) {
 	if !c.Relays() {
-		return s, errors.New("the configuration names no broker, or no domain: set mqtt.url")
+		return s, ErrNoBroker
 	}
 	if s.Gateway, err = c.Gateway.OwnName(); err != nil {
 		return s, err

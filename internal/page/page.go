@@ -13,6 +13,7 @@ import (
 
 	"wgkex/internal/check"
 	"wgkex/internal/counters"
+	"wgkex/internal/gateways"
 	"wgkex/internal/status"
 )
 
@@ -37,6 +38,23 @@ type Gateway struct {
 	// cannot be read, which the Overview or PeersErr says.
 	Peers    *status.Domain
 	PeersErr error
+	// Relay is nil where there is nothing to say of other gateways.
+	Relay *Relay
+}
+
+// Relay is what wgkex-relay.service tells.
+type Relay struct {
+	// Wanted says that the configuration has a broker.
+	Wanted bool
+	// SinceBoot is when this was read.
+	SinceBoot time.Duration
+	// Stats are its numbers, and StatsErr says why they cannot be read: fs.ErrNotExist
+	// where no relay has run since the boot.
+	Stats    gateways.Stats
+	StatsErr error
+	// Gateways are those that are known. Unread says that they cannot be read.
+	Gateways []status.GatewayState
+	Unread   bool
 }
 
 // Files says how the files of the configuration compare with the one that all goes by.
@@ -73,7 +91,7 @@ func hash(text string) string {
 }
 
 var parsed = template.Must(template.New("page").Funcs(template.FuncMap{
-	"number": number[int], "count": number[uint64], "connections": number[uint32], "percent": percent, "bytes": status.Bytes,
+	"number": number[int], "count": number[uint64], "connections": number[uint32], "percent": percent, "bytes": status.Bytes, "span": spanText,
 }).Parse(pageHTML))
 
 // Write writes the page. The error is that of w.

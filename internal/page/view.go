@@ -2,8 +2,10 @@ package page
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"html/template"
+	"io/fs"
 	"slices"
 	"strconv"
 	"strings"
@@ -35,6 +37,9 @@ type view struct {
 	Domains []domainView
 	Ungiven []resultView // exchanges without a domain
 	List    *listView
+	// RelayText says how the relay is, RelayFine that this is as it has to be.
+	RelayText string
+	RelayFine bool
 }
 
 // link leads to a page, Current if that is this one.
@@ -150,6 +155,9 @@ func (g Gateway) view() view {
 		}
 	}
 	v.Ungiven = results(counters.Results.Total(g.Overview.ByWay), nil)
+	if g.Relay != nil {
+		v.RelayText, v.RelayFine = g.relay()
+	}
 	if g.Peers != nil {
 		v.List = g.list(*g.Peers)
 	}
@@ -297,6 +305,24 @@ func (g Gateway) list(d status.Domain) *listView {
 
 // maxPrefixes is how many allowed IPs of a static peer are shown.
 const maxPrefixes = 8
+
+// relay says how the relay is, and whether that is as it has to be.
+func (g Gateway) relay() (text string, fine bool) {
+	const unit = "wgkex-relay.service"
+	switch r := g.Relay; {
+	case !r.Wanted:
+		return unit + " has ended, since the configuration has no broker. This is what it knew.", true
+	case errors.Is(r.StatsErr, fs.ErrNotExist):
+		return unit + " has not run since the boot.", false
+	case r.StatsErr != nil:
+		return "The numbers of " + unit + " cannot be read.", false
+	case !r.Stats.Current(r.SinceBoot):
+		return fmt.Sprintf("%s has written nothing for %s. What is known is as old.", unit, spanText(r.SinceBoot-r.Stats.At)), false
+	case !r.Stats.Connected:
+		return unit + " is not connected to the broker.", false
+	}
+	return unit + " is connected to the broker.", true
+}
 
 // Date is the time in full, by UTC: the sandbox knows no time zone.
 func (g Gateway) Date() string { return g.Now.UTC().Format("2006-01-02 15:04:05 UTC") }

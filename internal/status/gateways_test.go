@@ -32,12 +32,12 @@ gw03.in.example.org  off line  10      45m0s ago  d       -            -
 gw04                 off line  10      0s ago     -       -            -
 `
 	var out strings.Builder
-	err := PrintGateways(&out, known, "gw01", func(name string) int {
+	err := PrintGateways(&out, Gateways(known, "gw01", func(name string) int {
 		if name == "gw01" {
 			return 30
 		}
 		return 10
-	}, now)
+	}, now))
 	if got := "\n" + out.String(); err != nil || got != want {
 		t.Errorf("%v, got%swant%s", err, got, want)
 	}

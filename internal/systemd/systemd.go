@@ -142,9 +142,10 @@ func property[T any](properties map[string]any, name string) T {
 	return value
 }
 
-// Active lists the names of the active units that match one of the patterns.
+// Active lists the names of the units that match one of the patterns and are active, or
+// about to be: a service waits for its next start as "activating".
 func (m *Manager) Active(ctx context.Context, patterns ...string) ([]string, error) {
-	list, err := m.conn.ListUnitsByPatternsContext(ctx, []string{"active"}, patterns)
+	list, err := m.conn.ListUnitsByPatternsContext(ctx, []string{"active", "activating"}, patterns)
 	if err != nil {
 		return nil, fmt.Errorf("asking systemd for units: %w", err)
 	}

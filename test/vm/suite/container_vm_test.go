@@ -11,12 +11,12 @@ import (
 // boot boots a container with what is installed and configured here, and returns
 // a function that runs a command in it. The container has these options of
 // systemd-nspawn and of the kernel's command line. The VM's own agent would wait there
-// for devices of the VM.
+// for devices of the VM. Status 133 is that of a container that reboots.
 func boot(t *testing.T, nspawn, kernel string) (in func(format string, args ...any) (string, error)) {
 	t.Helper()
 	sh(t, `mkdir -p /run/container && mount -t tmpfs container /run/container && cd /run/container && mkdir upper work root
 		mount -t overlay -o lowerdir=/,upperdir=upper,workdir=work container root
-		systemd-run -u container -p DevicePolicy=auto systemd-nspawn --directory=/run/container/root --machine=container --boot --keep-unit \
+		systemd-run -u container -p DevicePolicy=auto -p RestartForceExitStatus=133 systemd-nspawn --directory=/run/container/root --machine=container --boot --keep-unit \
 			--register=no --private-network %s systemd.mask=vm-agent.service %s`, nspawn, kernel)
 	t.Cleanup(func() { sh(t, "systemctl stop container; umount /run/container/root /run/container") })
 	in = func(format string, args ...any) (string, error) {
