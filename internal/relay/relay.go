@@ -52,6 +52,10 @@ const (
 	doubtAfter = 90 * time.Second
 	// comparePause is the pause after each key that a comparison has found.
 	comparePause = 10 * time.Millisecond
+	// anewAfter is for how long a relay has no connection before it ends. systemd then starts
+	// one that has the files of now: the addresses of name servers, certificates, the
+	// password.
+	anewAfter = 15 * time.Minute
 	// farewellTimeout is how long the end waits for the broker.
 	farewellTimeout = 5 * time.Second
 	fileMode        = 0o644
@@ -126,7 +130,8 @@ type Relay struct {
 	doubtful bool
 }
 
-// Run relays until the context is done, or until the configuration is another one.
+// Run relays until the context is done, until the configuration is another one, or until
+// there was no connection for long.
 func (r *Relay) Run(ctx context.Context) error {
 	r.known, r.stats.Received = gateways.Known{}, map[gateways.Result]uint64{}
 	r.connected = make(chan struct{}, 1)
@@ -206,6 +211,7 @@ func (r *Relay) loop(ctx context.Context) {
 	compared := time.Now().Add(-compareLeast)
 	var numbers time.Time // when they are due
 	most := 0             // keys that waited at a time
+	connected := time.Now()
 	for {
 		select {
 		case <-ctx.Done():
@@ -241,7 +247,10 @@ func (r *Relay) loop(ctx context.Context) {
 			debug.FreeOSMemory() // what they took would be held for long
 		}
 		r.Alive()
-		if r.Stale() {
+		if stats.Connected {
+			connected = time.Now()
+		}
+		if r.Stale() || time.Since(connected) >= anewAfter {
 			return
 		}
 	}

@@ -719,6 +719,38 @@ func TestStale(t *testing.T) {
 	})
 }
 
+// A relay that has no connection for long ends, to be started with the files of then.
+func TestAnew(t *testing.T) {
+	run(t, func(t *testing.T, h *hub, a, b *node) {
+		h.set(false)
+		settle(anewAfter - 2*tick)
+		h.set(true)
+		settle(anewAfter)
+		h.set(false)
+		settle(anewAfter - 2*tick)
+		select {
+		case <-b.ended:
+			t.Fatal("it has ended too early")
+		default:
+		}
+		settle(2*tick + 2*farewellTimeout)
+		for _, n := range []*node{a, b} {
+			select {
+			case err := <-n.ended:
+				if err != nil {
+					t.Error(err)
+				}
+			default:
+				t.Fatal("it has not ended")
+			}
+		}
+		h.set(true)
+		a.start()
+		b.start()
+		settle(tick)
+	})
+}
+
 // Datagrams that are none of a handler's do no harm.
 func TestAnnouncements(t *testing.T) {
 	run(t, func(t *testing.T, h *hub, a, b *node) {

@@ -1,8 +1,9 @@
 // probe tries what an attacker would who runs code in the place of the handler, of
-// cleanup or of wgkex-http, and writes a line `NAME: OUTCOME` for each attempt to the
-// connection, or in the place of cleanup, which has none, to the file .probe-report
-// beside the locks. In the place of wgkex-http it takes one connection. It is
-// installed as one of them by the sandbox test.
+// cleanup, of wgkex-http or of wgkex-relay, and writes a line `NAME: OUTCOME` for each
+// attempt to the connection. In the place of cleanup and of wgkex-relay, which have none,
+// it writes them to the file .probe-report in the directory that they may write, and in
+// the place of wgkex-http it takes one connection. It is installed as one of them by the
+// sandbox test.
 package main
 
 import (
@@ -10,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -19,23 +21,30 @@ import (
 )
 
 func main() {
-	runtime.LockOSThread() // capabilities and namespaces are a thread's
-	out := os.NewFile(3, "connection")
-	if os.Getenv("LISTEN_FDS") == "" {
-		var err error
-		if out, err = os.Create("/run/wgkex/domains/.probe-report"); err != nil {
-			panic(err)
-		}
+	if slices.Contains(os.Args, help) {
+		return // it was executed
 	}
-	listening, _ := unix.GetsockoptInt(3, unix.SOL_SOCKET, unix.SO_ACCEPTCONN) // 0 where it is no socket
-	if listening != 0 {
+	runtime.LockOSThread() // capabilities and namespaces are a thread's
+	place := placeOf()
+	var out *os.File
+	switch place {
+	case handler:
+		out = os.NewFile(3, "connection")
+	case http:
 		fd, _, err := unix.Accept4(3, unix.SOCK_CLOEXEC)
 		if err != nil {
 			panic(err)
 		}
 		out = os.NewFile(uintptr(fd), "connection")
+	default:
+		report := filepath.Join(place.own(), ".probe-report")
+		var err error
+		if out, err = os.Create(report + ".new"); err != nil {
+			panic(err)
+		}
+		defer os.Rename(report+".new", report) // whoever sees it sees all
 	}
-	for _, a := range attempts(listening != 0) {
+	for _, a := range attempts(place) {
 		outcome := "SUCCEEDED"
 		if err := a.try(); err != nil {
 			outcome = err.Error()
@@ -45,40 +54,93 @@ func main() {
 	out.Close()
 }
 
+// place is that of the program in whose place the probe is.
+type place string
+
+const (
+	handler place = "handler"
+	cleanup place = "cleanup"
+	http    place = "http"
+	relay   place = "relay"
+)
+
+func placeOf() place {
+	listening, _ := unix.GetsockoptInt(3, unix.SOL_SOCKET, unix.SO_ACCEPTCONN) // 0 where it is no socket
+	switch {
+	case os.Getenv("STATE_DIRECTORY") != "":
+		return relay
+	case os.Getenv("LISTEN_FDS") == "":
+		return cleanup
+	case listening != 0:
+		return http
+	}
+	return handler
+}
+
+// own is the directory in /run/wgkex that the program may write.
+func (p place) own() string {
+	if p == relay {
+		return "/run/wgkex/relay"
+	}
+	return "/run/wgkex/domains"
+}
+
 type attempt struct {
 	name string
 	try  func() error
 }
 
-// attempts are those in the place of the handler and cleanup or, if http says so, in
-// that of wgkex-http.
-func attempts(http bool) []attempt {
+// allow marks attempts that are to succeed.
+func allow(list ...attempt) []attempt {
+	for i := range list {
+		list[i].name = "allowed: " + list[i].name
+	}
+	return list
+}
+
+// attempts are those in the place of a program.
+func attempts(p place) []attempt {
 	// What they need themselves, to show that attempts can succeed.
-	list := []attempt{{"allowed: read the configuration", read("/run/wgkex/effective.toml")}}
+	list := allow(attempt{"read the configuration", read("/run/wgkex/effective.toml")})
 	kernel := []attempt{
 		{"write to the lock directory", write("/run/wgkex/domains")},
 		{"open a netlink socket", socket(unix.AF_NETLINK, unix.NETLINK_ROUTE)},
 	}
-	if http {
-		list = append(list, attempt{"allowed: ask the local socket", connect("/run/wgkex/local.sock")})
+	network := []attempt{
+		{"open an IPv4 socket", socket(unix.AF_INET, 0)},
+		{"open an IPv6 socket", socket(unix.AF_INET6, 0)},
+	}
+	switch p {
+	case handler, cleanup:
+		kernel = allow(kernel...)
+	case relay:
+		network = append(allow(network...), attempt{"open a raw socket", func() error { return open(unix.AF_INET, unix.SOCK_RAW, unix.IPPROTO_ICMP) }})
+		list = append(list, allow(
+			attempt{"write what it knows", write(p.own())},
+			attempt{"write its ledger", write(os.Getenv("STATE_DIRECTORY"))},
+			attempt{"read the password", read(filepath.Join(os.Getenv("CREDENTIALS_DIRECTORY"), "password"))},
+			attempt{"read certificates", read("/etc/ssl/certs/ca-certificates.crt")},
+			attempt{"read the addresses of hosts", read("/etc/hosts")},
+		)...)
+		list = append(list,
+			attempt{"read the password's file", read("/etc/wgkex/mqtt.password")},
+			attempt{"write to the credentials", write(os.Getenv("CREDENTIALS_DIRECTORY"))},
+		)
+	}
+	if p == http || p == relay {
+		list = append(list, allow(attempt{"ask the local socket", connect("/run/wgkex/local.sock")})...)
 		for _, kind := range []string{"lock", "state", "counters"} {
 			list = append(list, attempt{"read the " + kind + " of a domain", read("/run/wgkex/domains/ffww01." + kind)})
 		}
 		list = append(list,
-			attempt{"listen", func() error { return unix.Listen(3, 1) }},
+			attempt{"listen", listen(p)},
 			attempt{"speak WireGuard's netlink", socket(unix.AF_NETLINK, unix.NETLINK_GENERIC)},
 			attempt{"ask systemd", connect("/run/systemd/private")},
 			attempt{"ask D-Bus", connect("/run/dbus/system_bus_socket")},
 		)
-	} else {
-		for i := range kernel {
-			kernel[i].name = "allowed: " + kernel[i].name
-		}
 	}
-	list = append(list, kernel...)
+	list = append(append(list, kernel...), network...)
 	list = append(list, []attempt{
-		{"open an IPv4 socket", socket(unix.AF_INET, 0)},
-		{"open an IPv6 socket", socket(unix.AF_INET6, 0)},
 		{"open a packet socket", socket(unix.AF_PACKET, 0)},
 		{"open a vsock socket", socket(unix.AF_VSOCK, 0)},
 		{"trace PID 1", func() error { return unix.PtraceAttach(1) }},
@@ -88,10 +150,10 @@ func attempts(http bool) []attempt {
 		{"signal the other service", signalOther},
 		{"load a module", func() error { return unix.InitModule([]byte("x"), "") }},
 		{"load a module from a file", func() error { return unix.FinitModule(3, "", 0) }},
-		{"mount", func() error { return unix.Mount("none", "/run/wgkex/domains", "tmpfs", 0, "") }},
-		{"unmount", func() error { return unix.Unmount("/run/wgkex/domains", unix.MNT_DETACH) }},
+		{"mount", func() error { return unix.Mount("none", p.own(), "tmpfs", 0, "") }},
+		{"unmount", func() error { return unix.Unmount(p.own(), unix.MNT_DETACH) }},
 		{"open a file system", call(unix.SYS_FSOPEN, 0)},
-		{"change the root", func() error { return unix.Chroot("/run/wgkex/domains") }},
+		{"change the root", func() error { return unix.Chroot(p.own()) }},
 		{"make a user namespace", func() error { return unix.Unshare(unix.CLONE_NEWUSER) }},
 		{"make a mount namespace", func() error { return unix.Unshare(unix.CLONE_NEWNS) }},
 		{"make a network namespace", func() error { return unix.Unshare(unix.CLONE_NEWNET) }},
@@ -104,14 +166,14 @@ func attempts(http bool) []attempt {
 			return unix.Capset(&header, &all[0])
 		}},
 		{"set a UID bit", func() error {
-			name := "/run/wgkex/domains/probe-suid"
+			name := filepath.Join(p.own(), "probe-suid")
 			if err := os.WriteFile(name, nil, 0o755); err != nil {
 				return err
 			}
 			defer os.Remove(name)
 			return unix.Chmod(name, 0o4755)
 		}},
-		{"make a device node", func() error { return unix.Mknod("/run/wgkex/domains/probe-node", unix.S_IFCHR|0o600, 1<<8|3) }},
+		{"make a device node", func() error { return unix.Mknod(filepath.Join(p.own(), "probe-node"), unix.S_IFCHR|0o600, 1<<8|3) }},
 		{"load a BPF program", call(unix.SYS_BPF, 5)},
 		{"watch performance events", call(unix.SYS_PERF_EVENT_OPEN)},
 		{"use io_uring", call(unix.SYS_IO_URING_SETUP, 1)},
@@ -136,11 +198,23 @@ func attempts(http bool) []attempt {
 	for _, dir := range []string{"/", "/etc", "/etc/wgkex", "/usr/lib/wgkex", "/run", "/run/wgkex", "/run/systemd/system", "/tmp", "/var/tmp", "/dev/shm", "/home", "/root", "/var/lib"} {
 		list = append(list, attempt{"write to " + dir, write(dir)})
 	}
-	saved := attempt{"write to the saved peers", write("/var/lib/wgkex")}
-	if os.Getenv("LISTEN_FDS") == "" { // cleanup saves them, handlers do not
-		saved.name = "allowed: " + saved.name
+	saved := []attempt{{"write to the saved peers", write("/var/lib/wgkex")}}
+	if p == cleanup {
+		saved = allow(saved...)
 	}
-	list = append(list, saved)
+	list = append(list, saved...)
+	list = append(list, attempt{"execute what it has written", func() error {
+		name := filepath.Join(p.own(), "probe-program")
+		program, err := os.ReadFile(os.Args[0])
+		if err == nil {
+			err = os.WriteFile(name, program, 0o755)
+		}
+		if err != nil {
+			return err
+		}
+		defer os.Remove(name)
+		return execute(name)
+	}})
 	for _, program := range []string{"/bin/sh", "/usr/bin/wgkex", "/usr/bin/env"} {
 		// Last, since success does not come back.
 		list = append(list, attempt{"execute " + program, func() error {
@@ -150,10 +224,10 @@ func attempts(http bool) []attempt {
 	return list
 }
 
-// signalOther signals the process whose ID the test has written beside the locks:
+// signalOther signals the process whose ID the test has written for all to read:
 // one of the other user's. The runtime needs tgkill(2), so no filter stops it.
 func signalOther() error {
-	text, err := os.ReadFile("/run/wgkex/domains/.probe-pid")
+	text, err := os.ReadFile("/run/wgkex/.probe-pid")
 	if err != nil {
 		return err
 	}
@@ -193,11 +267,30 @@ func write2(path string) func() error {
 
 func socket(family, protocol int) func() error {
 	return func() error {
-		fd, err := unix.Socket(family, unix.SOCK_DGRAM, protocol)
-		if err == nil {
-			unix.Close(fd)
+		return open(family, unix.SOCK_DGRAM, protocol)
+	}
+}
+
+func open(family, kind, protocol int) error {
+	fd, err := unix.Socket(family, kind, protocol)
+	if err == nil {
+		unix.Close(fd)
+	}
+	return err
+}
+
+// listen listens on the socket of wgkex-http, and elsewhere on one of its own.
+func listen(p place) func() error {
+	return func() error {
+		if p == http {
+			return unix.Listen(3, 1)
 		}
-		return err
+		fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM, 0)
+		if err != nil {
+			return err
+		}
+		defer unix.Close(fd)
+		return unix.Listen(fd, 1)
 	}
 }
 
@@ -225,9 +318,12 @@ func call(number uintptr, args ...uintptr) func() error {
 	}
 }
 
+// help lets an executed program end.
+const help = "--help"
+
 // execute starts the program in a process of its own.
 func execute(program string) error {
-	pid, err := syscall.ForkExec(program, []string{program, "--help"}, nil)
+	pid, err := syscall.ForkExec(program, []string{program, help}, nil)
 	if err == nil {
 		_, _ = syscall.Wait4(pid, nil, 0, nil)
 	}
