@@ -5,9 +5,13 @@ SHELL = /bin/bash
 .DELETE_ON_ERROR:
 
 VERSION := $(shell sed -n '1s/.*(\(.*\)).*/\1/p' packaging/debian/changelog)
+# Another architecture is cross-built, e.g. `make deb ARCH=arm64`.
 ARCH := $(shell dpkg --print-architecture)
 DEB := build/wgkex_$(VERSION)_$(ARCH).deb
 RELAY_DEB := build/wgkex-relay_$(VERSION)_$(ARCH).deb
+# Those of a release, without and with the relays that are built along with them.
+DEBS := $(patsubst %,build/wgkex_$(VERSION)_%.deb,amd64 arm64)
+ALL_DEBS := $(DEBS) $(patsubst %,build/wgkex-relay_$(VERSION)_%.deb,amd64 arm64)
 
 # What goes into the package.
 SOURCES := $(shell find cmd internal units packaging docs -type f -not -name '*_test.go' -not -path '*/testdata/*') \
@@ -15,27 +19,40 @@ SOURCES := $(shell find cmd internal units packaging docs -type f -not -name '*_
 
 GOFUMPT = mvdan.cc/gofumpt@v0.12.0
 STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
+LINTIAN = lintian --fail-on error,warning,info --tag-display-limit 0
 GOVULNCHECK = golang.org/x/vuln/cmd/govulncheck@v1.9.0
 
-DEPENDENCIES = chromium debhelper dpkg-dev e2fsprogs fakeroot fonts-dejavu-core gcc libc6-dev lintian mmdebstrap mosquitto mosquitto-clients prometheus qemu-system-x86 scdoc shellcheck uidmap
+DEPENDENCIES = apt-utils chromium debhelper dpkg-dev e2fsprogs fakeroot fonts-dejavu-core gcc gnupg libc6-dev lintian mmdebstrap mosquitto mosquitto-clients prometheus qemu-system-x86 qemu-user-static scdoc shellcheck uidmap
 
-.PHONY: all deb deps run test test-long lint unit fuzz browser pictures bench vuln clean FORCE
+.PHONY: all deb deps reproducible architectures repository upgrades run test test-long lint unit fuzz browser pictures bench vuln clean FORCE
 
 all: deb
 
 deb: $(DEB)
 
-# A native source package of what git would check out, with the modules of
-# go.sum in it, so that the build itself needs no network.
-$(DEB): $(SOURCES) | deps
-	rm -rf build/source build/*.deb build/*.dsc build/*.tar.xz build/*.buildinfo build/*.changes
-	mkdir -p build/source
-	cp -r --parents $(SOURCES) build/source
-	mv build/source/packaging/debian build/source/debian
-	cd build/source && go mod vendor
-	cd build/source && GOCACHE=$$(go env GOCACHE) dpkg-buildpackage -us -uc > ../build.log 2>&1 || { cat ../build.log; exit 1; }
-	rm -rf build/source
-	@echo "built $(DEB)"
+build/wgkex_$(VERSION)_%.deb: $(SOURCES) | deps
+	@packaging/build build $* $(SOURCES)
+	@echo "built $@"
+
+# A second build of the same files, elsewhere and later, gives the same bytes.
+reproducible: $(DEB)
+	rm -rf build/reproducible
+	@umask 077; TZ=Pacific/Kiritimati LC_ALL=C packaging/build build/reproducible/in-another-directory $(ARCH) $(SOURCES)
+	cd build/reproducible/in-another-directory; for file in *.deb *.dsc *.tar.xz; do cmp $$file ../../$$file; done
+	rm -rf build/reproducible
+
+# A signed repository for apt, or new packages in one that is there, see
+# docs/operating.md. KEY is that of your GnuPG which signs.
+REPOSITORY = build/repository
+repository: $(DEBS)
+	@[ -n "$(KEY)" ] || { echo "which key signs? make repository KEY=packages@example.org"; exit 2; }
+	packaging/repository '$(REPOSITORY)' '$(KEY)' $(ALL_DEBS)
+
+# The packages of both architectures are in order, and their programs do the same.
+architectures: $(DEBS)
+	$(LINTIAN) build/*.changes
+	test/architectures $(ALL_DEBS)
+	GOARCH=arm64 CGO_ENABLED=0 go test $(if $(filter-out arm64,$(ARCH)),-exec qemu-aarch64-static) ./internal/...
 
 # Installs the Debian packages that are missing.
 deps:
@@ -57,16 +74,22 @@ run: $(DEB)
 # are a sixth faster on two emulated ones; test-long has two. The suite of Debian 12
 # takes less time than the other, so the reboots come after it.
 test: lint unit fuzz browser
+	test/repository $(DEB) $(RELAY_DEB)
 	bench/run --smoke
 	$(MAKE) -j2 VM_CPUS=1 AFTER=vm-bookworm vm-trixie reboot-bookworm
 	@echo "all tests passed"
 
 # What takes too long for each change: attacks at full size, Ansible, what the tests of
-# each change run on one release alone, and the reboots of the other. Run it before a
+# each change run on one release alone, the reboots of the other, a second build and one
+# for arm64, apt from a repository, and upgrades from earlier versions. Run it before a
 # release.
 test-long:
+	$(MAKE) reproducible
+	$(MAKE) architectures
 	$(MAKE) -j2 vm-bookworm vm-trixie RUN='^TestLong|$(NOT_bookworm)|$(NOT_trixie)'
 	$(MAKE) reboot-trixie
+	$(MAKE) -j2 VM_CPUS=1 apt-bookworm apt-trixie
+	$(MAKE) -j2 VM_CPUS=1 upgrades
 
 lint: deps
 	@unformatted=$$(go run $(GOFUMPT) -l .); \
@@ -79,7 +102,7 @@ lint: deps
 	promtool test rules packaging/prometheus/wgkex.rules.test.yml
 	promtool check metrics < internal/metrics/testdata/metrics.prom
 	$(MAKE) $(DEB)
-	lintian --fail-on error,warning,info --tag-display-limit 0 build/*.changes
+	$(LINTIAN) build/*_$(ARCH).changes
 
 unit:
 	go test -race ./...
@@ -109,15 +132,18 @@ VM_CPUS = 2
 # Tests that take half a minute or more and are about wgkex, not about what differs
 # between the releases: each runs on one of the two. Debian 12 has the reboots, too.
 NOT_bookworm = TestHostileFlood|TestCheckFinds|TestClockIsSet|TestHTTPFlood|TestRestoreFiles|TestTurnedAway|TestFirewallSurvives|TestManyAtOnce|TestContainerReports|TestCheckForMonitoring|TestRefusals|TestLeftOver|TestManual|TestTwoGateways
-NOT_trixie = TestRelay$$|TestCleanupState|TestOthersChangePeers|TestLockHeld|TestHTTPBehindNginx|TestGuideLeads|TestReadmeLeads|TestRestoreMany|TestKeysRepeated|TestReadingWhile|TestEveryStep|TestLimitsUnderAttack|TestSaveFails|TestHTTPLocalSocket|TestPage$$|TestAdd$$|TestMetricsOfManyPeers|TestApply$$|TestContainerWithoutJournal|TestCleanupAgainstExchange|TestGuideMetrics
+NOT_trixie = TestRelay$$|TestCleanupState|TestOthersChangePeers|TestLockHeld|TestHTTPBehindNginx|TestGuideLeads|TestReadmeLeads|TestRestoreMany|TestKeysRepeated|TestReadingWhile|TestEveryStep|TestLimitsUnderAttack|TestSaveFails|TestHTTPLocalSocket|TestPage$$|TestAdd$$|TestMetricsOfManyPeers|TestApply$$|TestContainerWithoutJournal|TestCleanupAgainstExchange|TestGuideMetrics|TestSmoke
 
 # The suites of one release in one VM, e.g. `make vm-bookworm RUN=Refusals`.
 # TestLong... run only when asked for.
 vm-%: $(DEB) build/vm/suite.test build/vm/kernel.test build/vm/probe
 	mkdir -p build/vm/$*/suite-files
 	cp build/vm/probe build/vm/$*/suite-files
-	cp test/vm/suite/{gateway,router,http-router,worker} build/vm/$*/suite-files
-	printf '%s\n' $(if $(RUN),-test.run '$(RUN)',-test.skip '^(TestLong|$(NOT_$*))') > build/vm/$*/suite-files/arguments
+	cp test/vm/suite/{gateway,router,http-router,worker} packaging/debian/tests/smoke build/vm/$*/suite-files
+	cp -r packaging/ansible/roles bench/classic build/vm/$*/suite-files
+	rm -rf build/vm/$*/suite-files/upgrades
+	[ -z '$(UPGRADES)' ] || cp -r $(UPGRADES) build/vm/$*/suite-files/upgrades
+	printf '%s\n' $(if $(RUN),-test.run '$(RUN)',-test.skip '^(TestLong|TestEarlierVersions|$(NOT_$*))') > build/vm/$*/suite-files/arguments
 	WGKEX_VM_DEB=$(DEB) WGKEX_VM_TIMEOUT=4800 WGKEX_VM_CPUS=$(VM_CPUS) test/vm/run -r $* -f build/vm/$*/suite-files -f build/vm/suite.test -f build/vm/kernel.test -f $(DEB) -f $(RELAY_DEB) test/vm/suite/run 2>&1 | sed -u 's/^/$*: /'
 
 # A VM of one release that boots several times: what becomes of routers when the
@@ -126,6 +152,21 @@ reboot-%: $(DEB) $(AFTER)
 	mkdir -p build/vm/reboot-$*/suite-files
 	cp test/vm/suite/{gateway,router} build/vm/reboot-$*/suite-files
 	WGKEX_VM_DEB=$(DEB) WGKEX_VM_CPUS=$(VM_CPUS) test/vm/run -b -r $* -f build/vm/reboot-$*/suite-files test/vm/suite/reboot 2>&1 | sed -u 's/^/$* reboot: /'
+
+# apt in a VM of one release installs from a repository, and upgrades from it.
+apt-%: $(DEB)
+	test/vm/repositories build/vm/apt-$* $(DEB) $(RELAY_DEB)
+	WGKEX_VM_DEB=$(DEB) WGKEX_VM_CPUS=$(VM_CPUS) test/vm/run -r $* -f build/vm/apt-$*/repositories test/vm/suite/apt 2>&1 | sed -u 's/^/$* apt: /'
+
+# From the packages of earlier versions to this one, with routers that come meanwhile.
+upgrades: upgrades-bookworm upgrades-trixie
+
+upgrades-%: build/upgrades
+	$(MAKE) vm-$* RUN='^TestEarlierVersions$$$$' UPGRADES=build/upgrades
+
+build/upgrades: test/upgrades
+	test/upgrades $@
+	touch $@
 
 build/vm/suite.test: FORCE
 	CGO_ENABLED=0 go test -c -tags vm -trimpath -o $@ ./test/vm/suite

@@ -112,6 +112,22 @@ func TestModules(t *testing.T) {
 	}
 }
 
+// "wgkex version --verbose" has the modules of all programs of its package. The relay is in
+// another one.
+func TestModulesOfCommand(t *testing.T) {
+	own := goList(t, "{{with .Module}}{{.Path}}{{end}}", "-deps", "wgkex/cmd/wgkex")
+	for _, program := range goList(t, "{{.ImportPath}}", "wgkex/cmd/...") {
+		if program == "wgkex/cmd/wgkex-relay" {
+			continue
+		}
+		for _, module := range goList(t, "{{with .Module}}{{.Path}}{{end}}", "-deps", program) {
+			if !slices.Contains(own, module) {
+				t.Errorf("%s is in %s alone", module, program)
+			}
+		}
+	}
+}
+
 // The handler is started for each exchange: what it does not need must not start
 // with it.
 func TestHandlerPackages(t *testing.T) {

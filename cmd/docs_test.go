@@ -6,10 +6,12 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"wgkex/internal/cleanup"
 	"wgkex/internal/client"
@@ -38,6 +40,7 @@ func TestNumbersInDocuments(t *testing.T) {
 	const relayPage = "docs/wgkex-relay.8.scd"
 	const clients, httpPage, guide = "docs/http.md", "docs/wgkex-http.8.scd", "docs/operating.md"
 	const metricsPage, metricsUnit, metricsHTTP = "docs/wgkex-metrics.8.scd", "units/wgkex-metrics@.service", "internal/metrics/http.go"
+	const preinst = "packaging/debian/wgkex.preinst"
 	const httpd, httpdNew, httpapiFile = "internal/httpd/httpd.go", "internal/httpd/new.go", "internal/httpapi/api.go"
 	for _, c := range []struct {
 		document, pattern string
@@ -182,6 +185,8 @@ func TestNumbersInDocuments(t *testing.T) {
 		{guide, `an exchange takes (\d+) seconds at most`, nil, httpapiFile, `exchangeTimeout = (\d+) \* time.Second`},
 		{guide, `client_max_body_size (\d+)k`, httpapi.MaxBody >> 10, "", ""},
 		{"docs/architecture.md", `until the request's (\d+) seconds`, nil, httpapiFile, `exchangeTimeout = (\d+) \* time.Second`},
+		{preinst, `"\$file" 12 (\d+);`, nil, "internal/domain/layout.go", `stateVersion = (\d+)`},
+		{preinst, `"\$file" 8 (\d+);`, nil, "internal/counters/counters.go", `version: (\d+), size`},
 		{"SECURITY.md", `(\d+) KiB of headers`, nil, httpd, `takes for (\d+) KiB`},
 		{"SECURITY.md", `(\d+) KiB of body`, httpapi.MaxBody >> 10, "", ""},
 		{"SECURITY.md", `KiB of body, (\d+) s for each`, nil, httpd, `headerTimeout = (\d+) \* time.Second`},
@@ -292,4 +297,122 @@ func submatch(t *testing.T, file, pattern string) string {
 		return ""
 	}
 	return string(m[1])
+}
+
+// The two changelogs have the same versions, of the same days, with the same lines.
+func TestChangelogs(t *testing.T) {
+	// entries are a changelog's versions, each followed by its day and its lines.
+	entries := func(file, entry, line, day string) (all []string) {
+		pattern := regexp.MustCompile(entry)
+		for _, m := range pattern.FindAllStringSubmatch(read(t, "../"+file), -1) {
+			group := func(name string) string { return m[pattern.SubexpIndex(name)] }
+			date, err := time.Parse(day, group("day"))
+			if err != nil {
+				t.Errorf("%s: version %s: %v", file, group("version"), err)
+			}
+			all = append(all, group("version"), date.Format(time.DateOnly))
+			for _, l := range regexp.MustCompile(line).FindAllStringSubmatch(group("lines"), -1) {
+				all = append(all, strings.Join(strings.Fields(l[1]), " "))
+			}
+		}
+		return all
+	}
+	debian := entries("packaging/debian/changelog", `(?m)^wgkex \((?P<version>.*)\) .*\n(?P<lines>(?:\n|  .*\n)*) -- .*  (?P<day>.*)$`, `(?m)^  \* (.*(?:\n    .*)*)`, time.RFC1123Z)
+	markdown := entries("CHANGELOG.md", `(?m)^## \[(?P<version>.*)\] - (?P<day>.*)\n(?P<lines>(?:\n|### .*\n|[- ] .*\n)*)`, `(?m)^- (.*(?:\n  .*)*)`, time.DateOnly)
+	if !slices.Equal(markdown, debian) || len(debian) < 3 {
+		t.Errorf("CHANGELOG.md has\n%q\npackaging/debian/changelog\n%q", markdown, debian)
+	}
+	if headings, parsed := strings.Count(read(t, "../CHANGELOG.md"), "\n## "), strings.Count(read(t, "../packaging/debian/changelog"), "\n -- "); headings != parsed {
+		t.Errorf("%d versions in CHANGELOG.md, %d in packaging/debian/changelog", headings, parsed)
+	}
+}
+
+// A link in a document leads to a file, and a heading in it if it names one. The index
+// has all documents.
+func TestLinksInDocuments(t *testing.T) {
+	documents, err := filepath.Glob("../docs/*.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	index := read(t, "../docs/index.md")
+	for _, document := range documents {
+		if name := filepath.Base(document); name != "index.md" && !strings.Contains(index, "]("+name+")") {
+			t.Errorf("docs/index.md does not lead to %s", name)
+		}
+	}
+	anchor := func(heading string) string {
+		kept := regexp.MustCompile(`[^\p{L}\p{N} _-]`).ReplaceAllString(strings.ToLower(heading), "")
+		return strings.ReplaceAll(kept, " ", "-")
+	}
+	links := 0
+	for _, document := range append(documents, "../README.md", "../SECURITY.md", "../CONTRIBUTING.md", "../CHANGELOG.md") {
+		for _, m := range regexp.MustCompile(`\]\(([^):\s]*)\)`).FindAllStringSubmatch(read(t, document), -1) {
+			links++
+			path, heading, named := strings.Cut(m[1], "#")
+			file := document
+			if path != "" {
+				file = filepath.Join(filepath.Dir(document), path)
+			}
+			if _, err := os.Stat(file); err != nil {
+				t.Errorf("%s leads to %s: %v", document, m[1], err)
+				continue
+			}
+			if !named {
+				continue
+			}
+			var anchors []string
+			for _, h := range regexp.MustCompile(`(?m)^#+ (.*)$`).FindAllStringSubmatch(read(t, file), -1) {
+				anchors = append(anchors, anchor(h[1]))
+			}
+			if !slices.Contains(anchors, heading) {
+				t.Errorf("%s leads to %s, which has no such heading", document, m[1])
+			}
+		}
+	}
+	if links < 50 {
+		t.Errorf("only %d links", links)
+	}
+}
+
+// The variables of the Ansible role are the keys of the configuration, as its page has
+// them.
+func TestAnsibleVariables(t *testing.T) {
+	page, _, _ := strings.Cut(read(t, "../docs/wgkex.toml.5.scd"), "\n# CHANGES\n")
+	want := map[string][]string{}
+	variable := ""
+	for line := range strings.Lines(page) {
+		if m := regexp.MustCompile(`^(?:The|Each domain is a) table _\[(\w+)[].]`).FindStringSubmatch(line); m != nil {
+			variable = "wgkex_" + m[1]
+			want[variable] = nil
+			if m[1] == "domains" {
+				want[variable] = []string{"name"}
+			}
+		} else if regexp.MustCompile(`(?m)^_\w+_(, _\w+_)*$`).MatchString(line) {
+			for _, m := range regexp.MustCompile(`_(\w+)_`).FindAllStringSubmatch(line, -1) {
+				switch {
+				case variable == "":
+					want["wgkex_"+m[1]] = nil
+				case m[1] != "GATEWAY": // any name
+					want[variable] = append(want[variable], m[1])
+				}
+			}
+		}
+	}
+	got := map[string][]string{}
+	for line := range strings.Lines(read(t, "../packaging/ansible/roles/wgkex/meta/argument_specs.yml")) {
+		if m := regexp.MustCompile(`(?m)^      (\w+):$`).FindStringSubmatch(line); m != nil {
+			variable = m[1]
+			got[variable] = nil
+		} else if m := regexp.MustCompile(`(?m)^          (\w+):$`).FindStringSubmatch(line); m != nil {
+			got[variable] = append(got[variable], m[1])
+		}
+	}
+	for variable, keys := range want {
+		if _, there := got[variable]; !there || !slices.Equal(got[variable], keys) {
+			t.Errorf("the role's %s has the keys %q, wgkex.toml(5) %q", variable, got[variable], keys)
+		}
+	}
+	if len(want) != 9 || len(want["wgkex_domains"]) < 5 {
+		t.Errorf("wgkex.toml(5) is not read right: %q", want)
+	}
 }

@@ -9,12 +9,19 @@ import (
 )
 
 func versionCommand() *cobra.Command {
-	return &cobra.Command{
-		Use:   "version",
+	var verbose bool
+	cmd := &cobra.Command{
+		Use:   "version [--verbose]",
 		Short: "Print the version",
 		Args:  cobra.NoArgs,
-		Run: func(cmd *cobra.Command, _ []string) {
-			fmt.Fprintln(cmd.OutOrStdout(), version.Version)
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if verbose {
+				return version.WriteBuild(cmd.OutOrStdout())
+			}
+			_, err := fmt.Fprintln(cmd.OutOrStdout(), version.Version)
+			return err
 		},
 	}
+	cmd.Flags().BoolVar(&verbose, "verbose", false, "print the Go modules that it is made of, too")
+	return cmd
 }

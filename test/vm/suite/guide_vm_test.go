@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"strconv"
 	"strings"
 	"testing"
 )
@@ -143,50 +144,215 @@ func TestReadmeLeadsToAPing(t *testing.T) {
 	}
 }
 
-// The guide's Ansible role: a run that failed is healed by the next one that has
-// nothing to fail at, and fails again until then.
-func TestLongGuideAnsibleRole(t *testing.T) {
+// playbook runs a play of the role with the variables, in YAML, and returns what
+// ansible-playbook says.
+func playbook(t *testing.T, wantOK bool, options string, variables ...string) string {
+	t.Helper()
+	play := "- hosts: gateways\n  gather_facts: false\n  become: true\n  roles:\n    - role: wgkex\n      vars:\n        wgkex_package: /root/wgkex.deb\n"
+	for _, v := range variables {
+		play += "        " + v + "\n"
+	}
+	if err := os.WriteFile("play.yml", []byte(play), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	return runPlaybook(t, wantOK, options+" play.yml")
+}
+
+func runPlaybook(t *testing.T, wantOK bool, arguments string) string {
+	t.Helper()
+	// It takes an emulated VM long to copy each module, and to look for a Python.
+	sh(t, "printf '[gateways]\nlocalhost ansible_connection=local ansible_python_interpreter=/usr/bin/python3\n' > inventory")
+	out, err := try("ANSIBLE_NOCOLOR=1 ANSIBLE_PIPELINING=1 ANSIBLE_ROLES_PATH=suite-files/roles ansible-playbook -i inventory %s", arguments)
+	if (err == nil) != wantOK {
+		t.Fatalf("ansible: %v\n%s", err, out)
+	}
+	t.Log(strings.TrimSpace(out[strings.LastIndex(out, "\n")+1:]))
+	return out
+}
+
+// The role from nothing, then each change and each way to fail: a run that failed is
+// completed by the next one, and nothing changes where there is nothing to do.
+func TestLongAnsibleRole(t *testing.T) {
 	configure(t, nil)
-	sh(t, "rm -rf ansible")
-	copied(t, script(section(t, document(t, "operating.md"), "With Ansible"), "ansible/roles/wgkex"))
-	play := func(wantOK bool, template string, domains ...string) {
+	sh(t, "%s purge wgkex", apt)
+	t.Cleanup(func() { sh(t, "rm -f /usr/local/sbin/wgkex; %s install ./wgkex.deb", apt) })
+	domains := func(list ...string) string { return "wgkex_domains: [" + strings.Join(list, ", ") + "]" }
+	one := "{name: ffww01, wireguard: wg-ffww01, vxlan: vx-ffww01, listen: 10013}"
+	two := "{name: ffww02, wireguard: wg-ffww02, vxlan: vx-ffww02, listen: 10014, addresses: ffmuc}"
+	moved := strings.Replace(one, "10013", "10023", 1)
+	const file = "/etc/wgkex/conf.d/ansible.toml"
+	unchanged := func(what, out string) {
 		t.Helper()
-		text := "- hosts: localhost\n  gather_facts: false\n  roles: [wgkex]\n  vars:\n    domains:\n"
-		for _, d := range domains {
-			text += "      - {" + d + "}\n"
+		if !strings.Contains(out, " changed=0 ") {
+			t.Errorf("%s changed something:\n%s", what, out)
 		}
-		if err := os.WriteFile("ansible/play.yml", []byte(text), 0o644); err != nil {
+	}
+
+	playbook(t, true, "--check", domains(one, two))
+	if out, err := try("command -v wgkex"); err == nil {
+		t.Errorf("check mode has installed %s", out)
+	}
+	all := []string{
+		domains(one, two), "wgkex_listen: 10012", "wgkex_reply: ok", "wgkex_prohibited_keys: [QeecXiuF2KZK94JbEhdpQpB7009R3ANbXsSaXAWyXFU=]",
+		fmt.Sprintf("wgkex_http: {listen: [%d], default_domain: ffww01}", httpPort), "wgkex_metrics: {enabled: false}", "wgkex_gateway: {address: gw01.example.org}", "wgkex_firewall: true",
+	}
+	playbook(t, true, "", all...)
+	for _, port := range []int{sharedPort, port1} {
+		if got := send(t, port, "ffww01\n"+newKey(t).String()+"\n"); got != "OK\n" {
+			t.Errorf("port %d answers %q", port, got)
+		}
+	}
+	refuse(t, port2, "ffww02\nQeecXiuF2KZK94JbEhdpQpB7009R3ANbXsSaXAWyXFU=\n", "PROHIBITED_WGKEY")
+	sh(t, "curl -fsS http://localhost:%d/; systemctl is-active wgkex-firewall; ! systemctl is-active wgkex-metrics.socket", httpPort)
+	unchanged("the same again", playbook(t, true, "", all...))
+
+	// A broken variable, by its name, its kind, and by what only wgkex knows.
+	before := sh(t, "stat -c '%%Y %%i' %s", file)
+	for _, broken := range []string{
+		strings.Replace(moved, "wireguard", "wireguarrd", 1),
+		strings.Replace(moved, "}", ", max_peers: many}", 1),
+		strings.Replace(moved, "10023", "10014", 1), // which ffww02 has
+	} {
+		unchanged(broken, playbook(t, false, "", domains(broken, two)))
+	}
+	if after := sh(t, "stat -c '%%Y %%i' %s", file); after != before {
+		t.Errorf("a mistake has changed %s", file)
+	}
+
+	// Check mode tells of a change and makes none.
+	if out := playbook(t, true, "--check --diff", domains(moved)); !strings.Contains(out, "+listen = 10023") {
+		t.Errorf("check mode does not tell of the port:\n%s", out)
+	}
+	if after := sh(t, "stat -c '%%Y %%i' %s", file); after != before {
+		t.Errorf("check mode has changed %s", file)
+	}
+
+	// A port changes, and a domain and more are taken out, in a run that fails when the
+	// file is there and nothing is applied. The next one has all of it to do.
+	sh(t, `printf '#!/bin/sh\n[ "$1" != apply ] || exit 1\nexec /usr/bin/wgkex "$@"\n' > /usr/local/sbin/wgkex; chmod +x /usr/local/sbin/wgkex`)
+	playbook(t, false, "", domains(moved))
+	sh(t, "ss -Hltn sport = :%d | grep LISTEN; rm /usr/local/sbin/wgkex", port1)
+	playbook(t, true, "", domains(moved))
+	accept(t, 10023, "ffww01", newKey(t))
+	if out := sh(t, "ss -Hltn sport = :%d or sport = :%d or sport = :%d or sport = :%d; systemctl list-units --no-legend 'wgkex*ffww02*.socket' 'wgkex*ffww02*.timer'; systemctl is-enabled wgkex-firewall | grep -v disabled || true; nft list tables | grep wgkex || true", port1, port2, sharedPort, httpPort); out != "" {
+		t.Errorf("left of what was taken out:\n%s", out)
+	}
+}
+
+// The role installs the relay where there is a broker, gives it the password, and stops it
+// when the broker is taken out.
+func TestLongAnsibleMQTT(t *testing.T) {
+	configure(t, nil)
+	sh(t, "systemd-run -q --unit=suite-broker mosquitto -p %d", brokerPort)
+	t.Cleanup(func() {
+		_, _ = try("dpkg -P wgkex-relay; systemctl stop suite-broker; rm -f /etc/wgkex/mqtt.password")
+	})
+	eventually(t, "the broker listening", func() bool { return sh(t, "ss -Hltn sport = :%d", brokerPort) != "" })
+	variables := func(password string) []string {
+		return []string{
+			"wgkex_domains: [{name: ffww01, wireguard: wg-ffww01, vxlan: vx-ffww01, listen: 10013}]", "wgkex_gateway: {name: gw01}",
+			fmt.Sprintf("wgkex_mqtt: {url: 'mqtt://localhost:%d', username: gw01}", brokerPort), "wgkex_mqtt_password: " + password,
+			"wgkex_gateways: {gw01: 30, gw.02: 10}", "wgkex_relay_package: '{{ lookup(\"fileglob\", \"/root/wgkex-relay_*.deb\") }}'",
+		}
+	}
+	heard := func() {
+		t.Helper()
+		eventually(t, "the relay telling the broker of its gateway", func() bool {
+			out, _ := try("mosquitto_sub -p %d -C 1 -W 20 -t wireguard-worker/gw01/status", brokerPort)
+			return out == "1"
+		})
+	}
+	playbook(t, true, "", variables("first")...)
+	heard()
+	if got := sh(t, "stat -c '%%a %%U' /etc/wgkex/mqtt.password; cat /etc/wgkex/mqtt.password"); got != "600 root\nfirst" {
+		t.Errorf("the password's file is %q", got)
+	}
+	if out := playbook(t, true, "", variables("first")...); !strings.Contains(out, " changed=0 ") {
+		t.Errorf("the same again changed something:\n%s", out)
+	}
+	pid := func() string { return sh(t, "systemctl show -P MainPID wgkex-relay.service") }
+	before := pid()
+	playbook(t, true, "", variables("second")...)
+	if now := pid(); now == before || now == "0" {
+		t.Errorf("with another password the relay is process %s, before %s", now, before)
+	}
+	heard()
+	playbook(t, true, "", variables("second")[:1]...)
+	if out, _ := try("systemctl is-active wgkex-relay.service"); out != "inactive" {
+		t.Errorf("without a broker the relay is %s", out)
+	}
+}
+
+// The role takes the place of the classic scripts, of which this has a stand-in with the
+// names and places of theirs. A tunnel stays up, and refused keys stay refused.
+func TestLongAnsibleReplacesClassic(t *testing.T) {
+	configure(t, nil)
+	sh(t, "%s purge wgkex; mkdir -p /etc/wgkex", apt)
+	t.Cleanup(func() { sh(t, "%s install ./wgkex.deb", apt) })
+	refused := newKey(t)
+	write := func(path, text, mode string) {
+		sh(t, "cat > %s <<'END OF FILE'\n%s\nEND OF FILE\nchmod %s %[1]s", path, text, mode)
+	}
+	write("/etc/wgkex/disallowed_keys", "\n"+refused.String()+"\nno key", "644")
+	write("/usr/local/bin/wgkex_server.sh", "#!/bin/sh\nexec socat TCP-LISTEN:10013,fork,reuseaddr EXEC:'sudo /usr/local/bin/wgkex_handler.sh'", "755")
+	write("/usr/local/bin/wgkex_handler.sh", "#!/bin/sh\nexec /root/suite-files/classic ffww01 wg-ffww01 vx-ffww01", "755")
+	write("/usr/local/bin/wgkex_cleanup.sh", "#!/bin/sh", "755")
+	write("/etc/sudoers.d/wgkex", `wgkex ALL = (root) NOPASSWD: /usr/local/bin/wgkex_handler.sh ""`, "440")
+	write("/etc/systemd/system/wgkex-worker.service", "[Service]\nUser=wgkex\nExecStart=/usr/local/bin/wgkex_server.sh\n[Install]\nWantedBy=multi-user.target", "644")
+	write("/etc/systemd/system/wgkex-cleanup@.service", "[Service]\nType=oneshot\nExecStart=/usr/local/bin/wgkex_cleanup.sh %i", "644")
+	write("/etc/systemd/system/wgkex-cleanup@.timer", "[Timer]\nOnActiveSec=10d\n[Install]\nWantedBy=timers.target", "644")
+	sh(t, "id wgkex || useradd --system wgkex; install -d -o wgkex /var/lib/wgkex; systemctl daemon-reload; systemctl enable --now wgkex-worker.service wgkex-cleanup@ffww01.timer")
+	t.Cleanup(func() {
+		_, _ = try("systemctl disable --now wgkex-worker.service; rm /etc/systemd/system/wgkex-{worker,cleanup@}.*")
+	})
+	t.Cleanup(func() {
+		if t.Failed() {
+			out, _ := try("systemctl status --no-pager -l wgkex-worker.service; ss -Htanp '( sport = :10013 )'; ls -l /usr/local/bin /etc/systemd/system; journalctl -b --no-pager -n 60")
+			t.Log(out)
+		}
+	})
+	eventually(t, "the scripts listening", func() bool { return sh(t, "ss -Hltn sport = :10013") != "" })
+	key := makeRouter(t, "veteran", 60, "ffww01", 4, port1, 51821, 101)
+	sh(t, "ip netns exec veteran ping -6 -q -c 30 -i 0.1 -s 1000 fd00:101::1")
+	received := func() int {
+		n, err := strconv.Atoi(sh(t, "wg show wg-ffww01 transfer | grep -F %s | cut -f2", key))
+		if err != nil {
 			t.Fatal(err)
 		}
-		if template != "" {
-			sh(t, "cd ansible/roles/wgkex/templates; sed -i '%s' domain.toml.j2", template)
-		}
-		out, err := try("cd ansible; ANSIBLE_NOCOLOR=1 ansible-playbook -c local -i localhost, play.yml")
-		if (err == nil) != wantOK {
-			t.Errorf("ansible: %v\n%s", err, out)
-		}
+		return n
 	}
-	one := "name: ffww01, wireguard: wg-ffww01, vxlan: vx-ffww01, port: 10013, addresses: rfc4291"
-	two := "name: ffww02, wireguard: wg-ffww02, vxlan: vx-ffww02, port: 10014, addresses: ffmuc"
-	moved := strings.Replace(one, "10013", "10023", 1)
+	before := received()
 
-	play(true, "", one, two)
-	accept(t, port1, "ffww01", newKey(t))
-	accept(t, port2, "ffww02", newKey(t))
-	if sh(t, "head -1 /etc/wgkex/conf.d/ffww01.toml") != `[domains."ffww01"]` {
-		t.Errorf("what is deployed does not begin with the domain")
+	variables := []string{"wgkex_domains: [{name: ffww01, wireguard: wg-ffww01, vxlan: vx-ffww01, listen: 10013}]", "wgkex_replace_classic: true"}
+	playbook(t, true, "", variables...)
+	// A peer that was removed and added again would have begun to count anew.
+	reach(t, "veteran", 101)
+	if after := received(); after < before {
+		t.Errorf("the peer had received %d bytes, and now %d", before, after)
 	}
-	// A port changes, and a domain is taken out of the list, in a run that ends
-	// at a mistake. The same again fails, too; what runs goes on.
-	play(false, "s/^wireguard/wireguarrd/", moved)
-	play(false, "", moved)
+	wantRouter(t, "ffww01", key)
 	accept(t, port1, "ffww01", newKey(t))
-	// The run that repairs it does all that the first one was about.
-	play(true, "s/^wireguarrd/wireguard/", moved)
-	accept(t, 10023, "ffww01", newKey(t))
-	if out := sh(t, "ls /etc/wgkex/conf.d; ss -Hltn sport = :%d", port2); out != "ffww01.toml" {
-		t.Errorf("left of the domain: %s", out)
+	refuse(t, port1, "ffww01\n"+refused.String()+"\n", "PROHIBITED_WGKEY")
+	if out := sh(t, "ls -d /usr/local/bin/wgkex_* /etc/sudoers.d/wgkex /etc/systemd/system/wgkex* /etc/systemd/system/*/wgkex* /etc/wgkex/disallowed_keys 2>/dev/null | grep -v '/multi-user.target.wants/wgkex.target$' || true; pgrep -l socat || true"); out != "" {
+		t.Errorf("left of the scripts:\n%s", out)
 	}
+	sh(t, "systemctl is-active wgkex-cleanup@ffww01.timer; systemctl start wgkex-cleanup@ffww01.service")
+	if out := playbook(t, true, "", variables...); !strings.Contains(out, " changed=0 ") {
+		t.Errorf("the same again changed something:\n%s", out)
+	}
+	wantRouter(t, "ffww01", key)
+}
+
+// The guide's play, on the guide's interfaces.
+func TestLongGuideAnsible(t *testing.T) {
+	alone(t)
+	guide := document(t, "operating.md")
+	t.Cleanup(func() { sh(t, "ip link del vxww01; ip link del wgww01") })
+	copied(t, script(section(t, guide, "The gateway's key and address"), "")+
+		script(section(t, guide, "With plain ip commands"), "")+
+		script(section(t, guide, "With Ansible"), "."))
+	runPlaybook(t, true, "gateways.yml")
+	accept(t, 10013, "ffww01", newKey(t))
 }
 
 // The guide's units for the textfile collector: they say which domains cannot be read,
