@@ -202,11 +202,14 @@ var comparison = regexp.MustCompile(` (==|!=|<=|>=|<|>) `)
 func TestMetricsPrometheus(t *testing.T) {
 	const name = "ffprom"
 	cleanupDomain(t, name, 42)
+	relayTo(t, "localhost")
 	serveMetrics(t)
 	keys := addPeers(t, name, 3)
 	cleanup(t, name, "")
 	accept(t, sharedPort, name, newKey(t))
 	sh(t, "wg set wg-%s peer %s remove; wgkex restore %[1]s", name, keys[0])
+
+	eventually(t, "the numbers of the relay", func() bool { _, err := os.Stat("/run/wgkex/relay/stats.json"); return err == nil })
 
 	text := section(t, document(t, "operating.md"), "Prometheus")
 	config := regexp.MustCompile("(?s)```yaml\n(.*?)```").FindStringSubmatch(text)[1]
