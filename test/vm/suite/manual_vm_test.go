@@ -71,9 +71,11 @@ func TestManualFlags(t *testing.T) {
 // Every path in the pages is there on a gateway that has served, and every file
 // that it has made is in the pages.
 func TestManualPaths(t *testing.T) {
+	relayTo(t, "localhost")
 	serveHTTP(t, "socket = '/run/wgkex/http.sock'")
 	accept(t, port1, "ffww01", newKey(t))
 	refuse(t, port1, "nowhere\n", "INVALID_DOMAIN")
+	eventually(t, "the files of the relay", func() bool { _, err := try("ls /run/wgkex/relay/{gateways,stats}.json"); return err == nil })
 	sh(t, "systemctl start wgkex-local.socket wgkex-firewall wgkex-cleanup@ffww01.service; install -D /dev/null /etc/wgkex/conf.d/ffww01.toml; touch /etc/wgkex/conf.d/metrics.toml; cp /usr/lib/wgkex/wgkex.nft /etc/wgkex")
 	t.Cleanup(func() {
 		sh(t, "systemctl stop wgkex-firewall; rm /etc/wgkex/conf.d/ffww01.toml /etc/wgkex/conf.d/metrics.toml /etc/wgkex/wgkex.nft")
