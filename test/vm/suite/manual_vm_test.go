@@ -71,8 +71,9 @@ func TestManualFlags(t *testing.T) {
 // Every path in the pages is there on a gateway that has served, and every file
 // that it has made is in the pages.
 func TestManualPaths(t *testing.T) {
-	relayTo(t, "localhost")
 	serveHTTP(t, "socket = '/run/wgkex/http.sock'")
+	withoutGateway(t)
+	relayTo(t, "localhost")
 	accept(t, port1, "ffww01", newKey(t))
 	refuse(t, port1, "nowhere\n", "INVALID_DOMAIN")
 	eventually(t, "the files of the relay", func() bool { _, err := try("ls /run/wgkex/relay/{gateways,stats}.json"); return err == nil })

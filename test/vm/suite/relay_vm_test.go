@@ -102,11 +102,18 @@ func hasPeers(domain string, keys ...address.Key) bool {
 	return err == nil && !slices.ContainsFunc(keys, func(k address.Key) bool { return !strings.Contains(out, k.String()) })
 }
 
+// withoutGateway takes the table gateway out of what serveHTTP has written, since
+// relayConfiguration has it.
+func withoutGateway(t *testing.T) {
+	t.Helper()
+	sh(t, `sed -i '/^\[gateway\]/,$ d' /etc/wgkex/conf.d/http.toml`)
+}
+
 // A gateway beside one with Munich's worker.
 func TestRelay(t *testing.T) {
 	relayed(t)
 	serveHTTP(t, fmt.Sprintf("listen = %d", httpPort))
-	sh(t, `sed -i '/^\[gateway\]/,$ d' /etc/wgkex/conf.d/http.toml`) // mqtt.toml has it
+	withoutGateway(t)
 	writeConf(t, "mqtt.toml", relayConfiguration("gw01", endpointAddress, "localhost"))
 	t.Cleanup(func() { _, _ = try("rm -f /etc/wgkex/conf.d/mqtt.toml; wgkex apply") })
 	_, _ = try("wgkex apply") // the shared configuration has domains that fail
