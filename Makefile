@@ -131,7 +131,7 @@ VM_CPUS = 2
 
 # Tests that take half a minute or more and are about wgkex, not about what differs
 # between the releases: each runs on one of the two. Debian 12 has the reboots, too.
-NOT_bookworm = TestHostileFlood|TestCheckFinds|TestClockIsSet|TestHTTPFlood|TestRestoreFiles|TestTurnedAway|TestFirewallSurvives|TestManyAtOnce|TestContainerReports|TestCheckForMonitoring|TestRefusals|TestLeftOver|TestManual|TestTwoGateways
+NOT_bookworm = TestHostileFlood|TestCheckFinds|TestClockIsSet|TestHTTPFlood|TestRestoreFiles|TestTurnedAway|TestFirewallSurvives|TestManyAtOnce|TestContainerReports|TestCheckForMonitoring|TestRefusals|TestLeftOver|TestManual
 NOT_trixie = TestRelay$$|TestCleanupState|TestOthersChangePeers|TestLockHeld|TestHTTPBehindNginx|TestGuideLeads|TestReadmeLeads|TestRestoreMany|TestKeysRepeated|TestReadingWhile|TestEveryStep|TestLimitsUnderAttack|TestSaveFails|TestHTTPLocalSocket|TestPage$$|TestAdd$$|TestMetricsOfManyPeers|TestApply$$|TestContainerWithoutJournal|TestCleanupAgainstExchange|TestGuideMetrics|TestSmoke
 
 # The suites of one release in one VM, e.g. `make vm-bookworm RUN=Refusals`.

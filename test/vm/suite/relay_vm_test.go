@@ -17,7 +17,7 @@ import (
 // brokerPort is that of a mosquitto with TLS, passwords and an access list.
 const brokerPort = 18883
 
-// The addresses of the two gateways of TestTwoGateways.
+// The addresses of the two gateways of twoGateways.
 const gateway1, gateway2 = "10.98.0.1", "10.98.0.2"
 
 // brokerSetup is what mqtt.md says, for the names and the port of the test. The unit is
@@ -229,8 +229,8 @@ func TestRelay(t *testing.T) {
 
 // Two gateways, of which the second is a container: what registers at one is a peer of
 // both, whatever is away meanwhile.
-func TestTwoGateways(t *testing.T)     { twoGateways(t, 20, 0) }
-func TestLongTwoGateways(t *testing.T) { twoGateways(t, 500, time.Minute) }
+func TestLongTwoGateways(t *testing.T)     { twoGateways(t, 20, 0) }
+func TestLongTwoGatewaysMany(t *testing.T) { twoGateways(t, 500, time.Minute) }
 
 // twoGateways has so many registrations while the broker is away for so long.
 func twoGateways(t *testing.T, registrations int, away time.Duration) {
