@@ -174,7 +174,12 @@ var reserve = map[string]string{
 
 // The system calls of each unit are what its program makes, and few more: each
 // costs time at each start.
-func TestSystemCalls(t *testing.T) {
+func TestSystemCalls(t *testing.T) { systemCalls(t, false) }
+
+// TestLongSystemCallsOfRelay is about the relay, which takes minutes.
+func TestLongSystemCallsOfRelay(t *testing.T) { systemCalls(t, true) }
+
+func systemCalls(t *testing.T, relay bool) {
 	const domain = "calls"
 	cleanupDomain(t, domain, 22)
 	noHandlers(t)
@@ -303,6 +308,9 @@ func TestSystemCalls(t *testing.T) {
 			sh(t, "systemctl reset-failed 'wgkex-restore@*' 'wgkex-save@*' 2> /dev/null || true")
 		},
 	} {
+		if relay != (program == "wgkex-relay") {
+			continue
+		}
 		t.Run(program, func(t *testing.T) {
 			// The peers of all of them would be more than max_pending.
 			sh(t, "wg show wg-%s peers | sed 's/.*/peer & remove/' | xargs -rn 300 wg set wg-%[1]s; rm -f %s", domain, state)
