@@ -30,14 +30,24 @@ func target(u systemd.Unit) findings {
 
 // relay is about what tells other gateways. Routers are served without it.
 func relay(u systemd.Unit) findings {
+	const deaf = "other gateways hear of no keys"
+	var found findings
+	if u.Load == "not-found" {
+		found.add(Warning, "%s is not there, so that %s: install the package wgkex-relay", u.Name, deaf)
+		return found
+	}
+	return running(u, Warning, deaf, "; if that does not help, see journalctl -u "+u.Name)
+}
+
+// running is about a unit that has to run. Inactive is how bad it is if it does not, but
+// for one that an admin has masked, so is what comes of it, and more what else helps.
+func running(u systemd.Unit, inactive Level, so, more string) findings {
 	var found findings
 	switch {
-	case u.Load == "not-found":
-		found.add(Warning, "%s is not there, so that other gateways hear of no keys: install the package wgkex-relay", u.Name)
 	case u.Masked():
-		found.add(Warning, "%s is masked, so that other gateways hear of no keys: run %s, then %s", u.Name, run("systemctl unmask %s", u.Name), apply)
+		found.add(Warning, "%s is masked, so that %s: run %s, then %s", u.Name, so, run("systemctl unmask %s", u.Name), apply)
 	case u.Active != "active":
-		found.add(Warning, "%s is %s, so that other gateways hear of no keys: run %s; if that does not help, see journalctl -u %[1]s", u.Name, u.Active, apply)
+		found.add(inactive, "%s is %s, so that %s: run %s%s", u.Name, u.Active, so, apply, more)
 	default:
 		found.add(OK, "%s: active", u.Name)
 	}
@@ -163,29 +173,11 @@ func noInterface(s units.Socket) findings {
 }
 
 func local(u systemd.Unit) findings {
-	var found findings
-	switch {
-	case u.Masked():
-		found.add(Warning, "%s is masked, so that programs of the gateway and wgkex add cannot ask for exchanges: run %s, then %s", u.Name, run("systemctl unmask %s", u.Name), apply)
-	case u.Active != "active":
-		found.add(Failed, "%s is %s, so that programs of the gateway and wgkex add cannot ask for exchanges: run %s", u.Name, u.Active, apply)
-	default:
-		found.add(OK, "%s: active", u.Name)
-	}
-	return found
+	return running(u, Failed, "programs of the gateway and wgkex add cannot ask for exchanges", "")
 }
 
 func timer(d config.Domain, u systemd.Unit) findings {
-	var found findings
-	switch {
-	case u.Masked():
-		found.add(Warning, "%s is masked, so that stale peers of domain %s are not removed: run %s, then %s", u.Name, d.Name, run("systemctl unmask %s", u.Name), apply)
-	case u.Active != "active":
-		found.add(Failed, "%s is %s, so that stale peers of domain %s are not removed: run %s", u.Name, u.Active, d.Name, apply)
-	default:
-		found.add(OK, "%s: active", u.Name)
-	}
-	return found
+	return running(u, Failed, "stale peers of domain "+d.Name+" are not removed", "")
 }
 
 func cleanup(d config.Domain, u systemd.Unit) findings {

@@ -228,7 +228,7 @@ func (m *merge) domain(name string, here place, listens map[string]Listen, inter
 	at := func(key string) place { return m.settings[path(key)].place }
 
 	if !protocol.ValidName(name) {
-		m.fail(here, "domain name %q: must be 1 to %d of A-Z a-z 0-9 _ . - and begin with a letter, a digit or _", name, protocol.MaxLine)
+		m.fail(here, "domain name %q: "+nameRule, name, protocol.MaxLine)
 		return Domain{} // the other messages would have to quote it
 	}
 	d := Domain{
@@ -379,16 +379,16 @@ func (m *merge) metrics(domains map[string]Domain, listens map[string]Listen) (c
 func (m *merge) gateway() (g Gateway) {
 	g.Name, g.Address = get(m, "gateway.name", ""), get(m, "gateway.address", "")
 	if g.Name != "" && !protocol.ValidName(g.Name) {
-		m.fail(m.settings["gateway.name"].place, "gateway.name is %q: must be 1 to %d of A-Z a-z 0-9 _ . - and begin with a letter, a digit or _", g.Name, protocol.MaxLine)
+		m.fail(m.settings["gateway.name"].place, "gateway.name is %q: "+nameRule, g.Name, protocol.MaxLine)
 	}
-	if _, err := netip.ParseAddr(g.Address); g.Address != "" && err != nil && (len(g.Address) > maxHostName || !plain(g.Address, ".-")) {
+	if _, err := netip.ParseAddr(g.Address); g.Address != "" && err != nil && (len(g.Address) > protocol.MaxHostName || !plain(g.Address, ".-")) {
 		m.fail(m.settings["gateway.address"].place, "gateway.address is %q: must be a host name or an IP address, without a port", g.Address)
 	}
 	return g
 }
 
-// maxHostName is the longest name of a host (RFC 1035 section 2.3.4).
-const maxHostName = 253
+// nameRule says what protocol.ValidName takes, for protocol.MaxLine.
+const nameRule = "must be 1 to %d of A-Z a-z 0-9 _ . - and begin with a letter, a digit or _"
 
 // plain reports whether the text has only letters and digits of ASCII, and the
 // others.

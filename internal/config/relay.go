@@ -151,10 +151,9 @@ func brokerURL(text string) (withPort, scheme string) {
 	}
 	number, err := strconv.ParseUint(port, 10, 16)
 	addr, addrErr := netip.ParseAddr(host)
-	isName := host != "" && len(host) <= maxHostName && plain(host, ".-_")
 	// Nothing else that may be in a URL is there.
 	bare := url.URL{Scheme: u.Scheme, Host: u.Host, Path: strings.Repeat("/", min(len(u.Path), 1))}
-	if defaultPorts[u.Scheme] == "" || err != nil || number == 0 || addrErr != nil && !isName || addr.Zone() != "" || *u != bare {
+	if defaultPorts[u.Scheme] == "" || err != nil || number == 0 || addrErr != nil && !protocol.ValidHostName(host) || addr.Zone() != "" || *u != bare {
 		return "", ""
 	}
 	return u.Scheme + "://" + net.JoinHostPort(host, port), u.Scheme
@@ -174,7 +173,7 @@ func (m *merge) weigh(file string, value any, weights map[string]int) {
 		switch {
 		case !ok:
 		case !protocol.ValidName(name):
-			m.fail(at, "gateway name %q: must be 1 to %d of A-Z a-z 0-9 _ . - and begin with a letter, a digit or _", name, protocol.MaxLine)
+			m.fail(at, "gateway name %q: "+nameRule, name, protocol.MaxLine)
 		case n < 0 || n > maxWeight:
 			m.fail(at, "the weight %d is out of range: must be 0 to %d", n, maxWeight)
 		default:

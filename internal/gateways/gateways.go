@@ -137,22 +137,37 @@ type file struct {
 
 // Text is the file as it is written.
 func (k Known) Text() []byte {
-	text, err := json.Marshal(file{version, k})
+	return textOf(file{version, k})
+}
+
+func textOf(file any) []byte {
+	text, err := json.Marshal(file)
 	if err != nil {
-		panic(err) // the types are above
+		panic(err) // the types are those of this package
 	}
 	return append(text, '\n')
+}
+
+// read reads what textOf has made of such a file, and nothing else.
+func read(text []byte, file any) error {
+	d := json.NewDecoder(bytes.NewReader(text))
+	d.DisallowUnknownFields()
+	if err := d.Decode(file); err != nil {
+		return err
+	}
+	if d.More() {
+		return errors.New("there is something behind it")
+	}
+	return nil
 }
 
 // Parse reads a Text. What is not one in each detail is an error.
 func Parse(text []byte) (Known, error) {
 	var f file
-	d := json.NewDecoder(bytes.NewReader(text))
-	d.DisallowUnknownFields()
-	if err := d.Decode(&f); err != nil {
+	if err := read(text, &f); err != nil {
 		return nil, fmt.Errorf("not a file of known gateways: %w", err)
 	}
-	if d.More() || f.Version != version || f.Gateways == nil {
+	if f.Version != version || f.Gateways == nil {
 		return nil, errors.New("not a file of known gateways of this version of wgkex")
 	}
 	if len(f.Gateways) > maxGateways {

@@ -1,8 +1,6 @@
 package gateways
 
 import (
-	"bytes"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"time"
@@ -72,22 +70,16 @@ type statsFile struct {
 
 // Text is the file as it is written.
 func (s Stats) Text() []byte {
-	text, err := json.Marshal(statsFile{statsVersion, s})
-	if err != nil {
-		panic(err) // the types are above
-	}
-	return append(text, '\n')
+	return textOf(statsFile{statsVersion, s})
 }
 
 // ParseStats reads a Text.
 func ParseStats(text []byte) (Stats, error) {
 	var f statsFile
-	d := json.NewDecoder(bytes.NewReader(text))
-	d.DisallowUnknownFields()
-	if err := d.Decode(&f); err != nil {
+	if err := read(text, &f); err != nil {
 		return Stats{}, fmt.Errorf("not a file of a relay's numbers: %w", err)
 	}
-	if d.More() || f.Version != statsVersion {
+	if f.Version != statsVersion {
 		return Stats{}, errors.New("not a file of a relay's numbers of this version of wgkex")
 	}
 	return f.Stats, nil

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
-	"sync"
 	"time"
 
 	"wgkex/internal/client"
@@ -47,11 +46,7 @@ type Gateway struct {
 // KnownReloaded reads the file with what is known of the gateways, when it was replaced.
 func KnownReloaded(path string) func() (gateways.Known, error) {
 	return statefile.Reloaded(path, func() (gateways.Known, error) {
-		text, err := statefile.Read(path, gateways.MaxSize)
-		if err != nil {
-			return nil, err
-		}
-		return gateways.Parse(text)
+		return statefile.ReadAs(path, gateways.MaxSize, gateways.Parse)
 	})
 }
 
@@ -71,15 +66,15 @@ func New(g Gateway) *Server {
 			}
 			return settings(cfg)
 		},
-		Failed: nowAndThen(func(err error) {
+		Failed: logging.NowAndThen(failureEvery, func(err error) {
 			log(journal.PriErr, fmt.Sprintf("requests cannot be answered: %v", err))
 		}),
 	}
-	choice := chooser{Gateway: g, failed: nowAndThen(func(err error) {
+	choice := chooser{Gateway: g, failed: logging.NowAndThen(failureEvery, func(err error) {
 		log(journal.PriWarning, fmt.Sprintf("all routers are kept here: %v", err))
 	})}
 	api.Elsewhere = choice.elsewhere
-	troubled := nowAndThen(func(err error) { log(journal.PriErr, err.Error()) })
+	troubled := logging.NowAndThen(failureEvery, func(err error) { log(journal.PriErr, err.Error()) })
 	trusted := func(addr netip.Addr) bool {
 		cfg, err := load()
 		return err == nil && httpapi.Trusted(addr, cfg.HTTP.TrustedProxies)
@@ -99,18 +94,4 @@ func settings(cfg config.Config) (httpapi.Settings, error) {
 		return httpapi.Settings{}, err
 	}
 	return httpapi.Settings{TrustedProxies: cfg.HTTP.TrustedProxies, DefaultDomain: cfg.HTTP.DefaultDomain, Address: address}, nil
-}
-
-// nowAndThen makes of do one that does nothing soon after it was called.
-func nowAndThen(do func(error)) func(error) {
-	var mu sync.Mutex
-	var last time.Time
-	return func(err error) {
-		mu.Lock()
-		defer mu.Unlock()
-		if now := time.Now(); last.IsZero() || now.Sub(last) >= failureEvery {
-			last = now
-			do(err)
-		}
-	}
 }

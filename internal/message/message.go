@@ -24,8 +24,6 @@ const (
 	MaxTopic = 256
 	// MaxLive is the largest number of peers, far more than any gateway has.
 	MaxLive = 1 << 30
-	// maxHostName is the longest name of a host (RFC 1035 section 2.3.4).
-	maxHostName = 253
 )
 
 // OriginProperty is the user property of MQTT 5 in which a gateway says its name, for
@@ -320,7 +318,5 @@ func validHost(text string) bool {
 	if addr, err := netip.ParseAddr(text); err == nil {
 		return addr.Zone() == "" && !addr.IsUnspecified() && !addr.IsMulticast()
 	}
-	return text != "" && len(text) <= maxHostName && !strings.ContainsFunc(text, func(r rune) bool {
-		return !(r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || r == '.' || r == '-' || r == '_')
-	})
+	return protocol.ValidHostName(text)
 }

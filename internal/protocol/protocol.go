@@ -119,9 +119,21 @@ func Finish(conn Conn, code outcome.Code, sayOK bool) error {
 // ValidName reports whether a domain or a gateway may have this name: it has to be a
 // systemd instance name, a file name and a level of an MQTT topic without any escaping.
 func ValidName(s string) bool {
-	ok := len(s) >= 1 && len(s) <= MaxLine && s[0] != '.' && s[0] != '-'
+	return len(s) >= 1 && len(s) <= MaxLine && s[0] != '.' && s[0] != '-' && isPlain(s)
+}
+
+// MaxHostName is the longest name of a host, in bytes (RFC 1035 section 2.3.4).
+const MaxHostName = 253
+
+// ValidHostName reports whether a host may have this name. Some have a "_" in it.
+func ValidHostName(s string) bool { return s != "" && len(s) <= MaxHostName && isPlain(s) }
+
+// isPlain reports whether there is nothing but letters and digits of ASCII, "_", "." and "-".
+func isPlain(s string) bool {
 	for _, c := range []byte(s) {
-		ok = ok && (c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || strings.IndexByte("_.-", c) >= 0)
+		if !(c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || strings.IndexByte("_.-", c) >= 0) {
+			return false
+		}
 	}
-	return ok
+	return true
 }

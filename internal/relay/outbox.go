@@ -111,10 +111,8 @@ func (o *outbox) work(ctx context.Context) {
 		m.Origin = o.origin
 		err := o.publish(ctx, m)
 		for err != nil && !errors.Is(err, ErrRefused) {
-			select {
-			case <-ctx.Done():
+			if !rest(ctx, sendPause) {
 				return
-			case <-time.After(sendPause):
 			}
 			err = o.publish(ctx, m)
 		}

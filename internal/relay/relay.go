@@ -56,6 +56,8 @@ const (
 	// one that has the files of now: the addresses of name servers, certificates, the
 	// password.
 	anewAfter = 15 * time.Minute
+	// failureEvery is how often at most the same kind of failure is logged.
+	failureEvery = time.Minute
 	// farewellTimeout is how long the end waits for the broker.
 	farewellTimeout = 5 * time.Second
 	fileMode        = 0o644
@@ -136,17 +138,17 @@ func (r *Relay) Run(ctx context.Context) error {
 	r.known, r.stats.Received = gateways.Known{}, map[gateways.Result]uint64{}
 	r.connected = make(chan struct{}, 1)
 	r.reader = message.Reader{Gateway: r.Name, Serves: r.serves}
-	r.unkept = nowAndThen(func(err error) {
+	r.unkept = logging.NowAndThen(failureEvery, func(err error) {
 		r.Log(journal.PriErr, fmt.Sprintf("what others read of the relay is not kept: %v", err))
 	})
 	var err error
-	if r.ledger, err = openLedger(r.Ledger, nowAndThen(func(err error) { r.Log(journal.PriErr, err.Error()) })); err != nil {
+	if r.ledger, err = openLedger(r.Ledger, logging.NowAndThen(failureEvery, func(err error) { r.Log(journal.PriErr, err.Error()) })); err != nil {
 		return err
 	}
 	working, stop := context.WithCancel(ctx)
 	defer stop()
 	r.inbox = newInbox(working, r.Ask, r.added)
-	r.outbox = newOutbox(r.Name, r.Broker.Publish, r.told, nowAndThen(func(err error) {
+	r.outbox = newOutbox(r.Name, r.Broker.Publish, r.told, logging.NowAndThen(failureEvery, func(err error) {
 		r.Log(journal.PriErr, fmt.Sprintf("other gateways cannot be told of keys: %v", err))
 	}))
 	for _, k := range r.ledger.inOrder() {
@@ -425,16 +427,11 @@ func (r *Relay) listen(ctx context.Context) {
 	for ctx.Err() == nil {
 		n, err := r.Announcements.Read(buffer)
 		if err != nil {
-			if ctx.Err() == nil && !errors.Is(err, net.ErrClosed) {
-				r.Log(journal.PriErr, fmt.Sprintf("reading announcements: %v", err))
-				select {
-				case <-time.After(tick):
-				case <-ctx.Done():
-				}
-			}
-			if errors.Is(err, net.ErrClosed) {
+			if ctx.Err() != nil || errors.Is(err, net.ErrClosed) {
 				return
 			}
+			r.Log(journal.PriErr, fmt.Sprintf("reading announcements: %v", err))
+			rest(ctx, tick)
 			continue
 		}
 		keys, err := announce.Parse(buffer[:n])
@@ -478,10 +475,8 @@ func (r *Relay) compare(ctx context.Context) {
 			}
 			found++
 			r.outbox.add(k)
-			select {
-			case <-ctx.Done():
+			if !rest(ctx, comparePause) {
 				return
-			case <-time.After(comparePause):
 			}
 		}
 	}
@@ -490,17 +485,12 @@ func (r *Relay) compare(ctx context.Context) {
 	}
 }
 
-// nowAndThen makes of do one that does nothing soon after it was called.
-func nowAndThen(do func(error)) func(error) {
-	const every = time.Minute
-	var mu sync.Mutex
-	var last time.Time
-	return func(err error) {
-		mu.Lock()
-		defer mu.Unlock()
-		if now := time.Now(); last.IsZero() || now.Sub(last) >= every {
-			last = now
-			do(err)
-		}
+// rest waits, and reports whether the context is still not done.
+func rest(ctx context.Context, d time.Duration) bool {
+	select {
+	case <-ctx.Done():
+		return false
+	case <-time.After(d):
+		return true
 	}
 }

@@ -126,3 +126,12 @@ func Read(path string, limit int64) ([]byte, error) {
 	defer f.Close()
 	return io.ReadAll(io.LimitReader(f, limit))
 }
+
+// ReadAs is what parse makes of the content of a file as Open takes it.
+func ReadAs[T any](path string, limit int64, parse func([]byte) (T, error)) (read T, err error) {
+	text, err := Read(path, limit)
+	if err != nil {
+		return read, err
+	}
+	return parse(text)
+}

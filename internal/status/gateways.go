@@ -107,19 +107,11 @@ func PrintGateways(w io.Writer, all []GatewayState) error {
 // ReadGateways reads what the relay knows, from gateways.Path. The error is
 // fs.ErrNotExist where no relay has run since the boot.
 func ReadGateways(path string) (gateways.Known, error) {
-	return readRelay(path, gateways.MaxSize, gateways.Parse)
+	return statefile.ReadAs(path, gateways.MaxSize, gateways.Parse)
 }
 
 // ReadRelayStats reads the relay's numbers, from gateways.StatsPath. The error is
 // fs.ErrNotExist where no relay has run since the boot.
 func ReadRelayStats(path string) (gateways.Stats, error) {
-	return readRelay(path, gateways.MaxStatsSize, gateways.ParseStats)
-}
-
-func readRelay[T any](path string, limit int64, parse func([]byte) (T, error)) (read T, err error) {
-	text, err := statefile.Read(path, limit)
-	if err != nil {
-		return read, err
-	}
-	return parse(text)
+	return statefile.ReadAs(path, gateways.MaxStatsSize, gateways.ParseStats)
 }
