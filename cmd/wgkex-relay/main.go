@@ -21,6 +21,7 @@ import (
 
 	"github.com/coreos/go-systemd/v22/activation"
 	"github.com/coreos/go-systemd/v22/daemon"
+	"github.com/coreos/go-systemd/v22/journal"
 	"golang.org/x/sys/unix"
 )
 
@@ -34,13 +35,15 @@ func main() {
 		"theirs added here. systemd starts it as wgkex-relay.service. See wgkex-relay(8).\n")
 	ctx, stop := signal.NotifyContext(context.Background(), unix.SIGTERM)
 	defer stop()
-	if err := run(ctx); err != nil {
+	switch err := run(ctx); {
+	case errors.Is(err, mqtt.ErrNoBroker):
+		// That is no error: so it ends when the configuration has a broker no more.
+		logging.Log(journal.PriNotice, err.Error())
+		// Whatever its status, a service fails that ends before it is ready.
+		notify(daemon.SdNotifyReady)
+		os.Exit(exitNoBroker)
+	case err != nil:
 		fmt.Fprintf(os.Stderr, "wgkex-relay: %v\n", err)
-		if errors.Is(err, mqtt.ErrNoBroker) {
-			// Whatever its status, a service fails that ends before it is ready.
-			notify(daemon.SdNotifyReady)
-			os.Exit(exitNoBroker)
-		}
 		os.Exit(1)
 	}
 }

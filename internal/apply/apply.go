@@ -218,6 +218,9 @@ func (a Apply) plan(s state) []step {
 		steps = append(steps, step{verb + " " + unit, why, func(ctx context.Context) error { return do(ctx, unit) }})
 	}
 	wanted := s.wanted()
+	if slices.Contains(wanted, units.Relay) {
+		wanted = append(wanted, units.RelaySocket)
+	}
 	for _, name := range s.active {
 		if !slices.Contains(wanted, name) {
 			add("stop", name, "not in the configuration", a.Gateway.Stop)

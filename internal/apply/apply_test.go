@@ -232,6 +232,19 @@ func TestApply(t *testing.T) {
 			[]string{"stop wgkex-relay.service (not in the configuration)"},
 			nil,
 		}, {
+			"no broker any more, and the relay has ended by itself", newModel(one),
+			func(m *model) { m.active[units.RelaySocket] = true },
+			[]string{"stop wgkex-relay.socket (not in the configuration)"},
+			nil,
+		}, {
+			"a relay that runs", newModel(one),
+			func(m *model) {
+				m.files.MQTT.URL = "mqtt://b:1883"
+				m.read = m.files
+				m.active[units.Relay], m.active[units.RelaySocket] = true, true
+			},
+			nil, nil,
+		}, {
 			"another port", newModel(two),
 			func(m *model) { m.files = domains(map[string]uint16{"a": 10015, "b": 10014}) },
 			[]string{"daemon-reload (the configuration has changed)", "restart wgkex@a.socket (does not listen on [::]:10015)"},

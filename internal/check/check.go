@@ -218,7 +218,7 @@ func Run(ctx context.Context, g Gateway, cfg config.Config, where Where, report 
 		ask("", units.LocalSocket, local)
 	}
 	if cfg.Relays() {
-		wanted[units.Relay] = true
+		wanted[units.Relay], wanted[units.RelaySocket] = true, true
 		ask("", units.Relay, relay)
 	}
 	ask("", units.Target, target)

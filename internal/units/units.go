@@ -30,6 +30,9 @@ const (
 	// Relay tells other gateways of keys. It is wanted where a broker is configured, and
 	// is in a package of its own.
 	Relay = "wgkex-relay.service"
+	// RelaySocket is what Relay hears of. It starts and stops with it, but stays when
+	// the relay ends by itself.
+	RelaySocket = "wgkex-relay.socket"
 	// Firewall bounds what one source may ask of the ports. It runs only where
 	// the admin enables it.
 	Firewall = "wgkex-firewall.service"
@@ -152,7 +155,7 @@ func (l Limits) String() string {
 }
 
 // Patterns match the units that the configuration makes run or not.
-var Patterns = []string{SocketName(""), SocketName("*"), HTTPName(""), HTTPName("*"), MetricsSocket, LocalSocket, Relay, TimerName("*")}
+var Patterns = []string{SocketName(""), SocketName("*"), HTTPName(""), HTTPName("*"), MetricsSocket, LocalSocket, Relay, RelaySocket, TimerName("*")}
 
 // HTTPName is the unit of the addresses on an interface, of all others for "".
 func HTTPName(device string) string {

@@ -364,6 +364,11 @@ systemctl daemon-reload; systemctl enable --now suite-interfaces; wgkex apply`, 
 	uplink()
 	second("systemctl restart suite-interfaces || true") // its uplink may have been late
 	t.Logf("before the reboot %s, after %s", before, second("wg show wg-%s peers | wc -l", domain))
+	t.Cleanup(func() {
+		if t.Failed() {
+			t.Log(in("systemctl status --no-pager -n 0 wgkex-save@%[1]s wgkex-restore@%[1]s; ls -l /var/lib/wgkex; journalctl --no-pager -u wgkex-save@%[1]s -u wgkex-restore@%[1]s", domain))
+		}
+	})
 	both("after the reboot", append(keys, meantime)...)
 	known()
 	if out := second("journalctl -b --no-pager -o cat -t wgkex-relay -p warning"); out != "" {
