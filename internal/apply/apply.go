@@ -98,7 +98,7 @@ type state struct {
 	// configuration, the firewall and others by the target.
 	sockets []socket
 	others  []systemd.Unit
-	// active are the sockets and timers that run, wanted or not.
+	// active are the units of units.Patterns that run, wanted or not.
 	active    []string
 	listeners []systemd.Listener
 	firewall  systemd.Unit
@@ -217,10 +217,7 @@ func (a Apply) plan(s state) []step {
 	add := func(verb, unit, why string, do func(context.Context, string) error) {
 		steps = append(steps, step{verb + " " + unit, why, func(ctx context.Context) error { return do(ctx, unit) }})
 	}
-	wanted := s.wanted()
-	if slices.Contains(wanted, units.Relay) {
-		wanted = append(wanted, units.RelaySocket)
-	}
+	wanted := append(s.wanted(), units.Companions(a.Config)...)
 	for _, name := range s.active {
 		if !slices.Contains(wanted, name) {
 			add("stop", name, "not in the configuration", a.Gateway.Stop)

@@ -237,6 +237,11 @@ func TestApply(t *testing.T) {
 			[]string{"stop wgkex-relay.socket (not in the configuration)"},
 			nil,
 		}, {
+			"a domain that is gone, whose peers are saved at a stop", newModel(one),
+			func(m *model) { m.active[units.SaveName("a")], m.active[units.SaveName("b")] = true, true },
+			[]string{"stop wgkex-save@b.service (not in the configuration)"},
+			nil,
+		}, {
 			"a relay that runs", newModel(one),
 			func(m *model) {
 				m.files.MQTT.URL = "mqtt://b:1883"

@@ -71,9 +71,9 @@ var ErrNothingToSave = errors.New("not saved")
 func (p *Reporter) Failed(err error) bool {
 	priority, failed := journal.PriErr, true
 	switch {
-	case errors.Is(err, ErrNotReady), errors.Is(err, kernel.ErrUnfit), errors.Is(err, config.ErrNoDomain):
+	case errors.Is(err, ErrNotReady), errors.Is(err, kernel.ErrUnfit):
 		priority, failed = journal.PriWarning, false
-	case errors.Is(err, ErrNothingToSave), errors.Is(err, context.Canceled):
+	case errors.Is(err, ErrNothingToSave), errors.Is(err, config.ErrNoDomain), errors.Is(err, context.Canceled):
 		priority, failed = journal.PriNotice, false
 	}
 	p.say(priority, fmt.Sprintf("domain %s: %v", p.Domain, err))

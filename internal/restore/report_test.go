@@ -83,7 +83,7 @@ func TestFailed(t *testing.T) {
 		{errors.New("x"), "3 ", true},
 		{fmt.Errorf("%w: x", ErrNotReady), "4 ", false},
 		{fmt.Errorf("x is %w", kernel.ErrUnfit), "4 ", false},
-		{fmt.Errorf("x is %w", config.ErrNoDomain), "4 ", false},
+		{fmt.Errorf("x is %w", config.ErrNoDomain), "5 ", false},
 		{fmt.Errorf("%w: %w", ErrNothingToSave, kernel.ErrMissing), "5 ", false},
 		{context.Canceled, "5 ", false},
 		{context.DeadlineExceeded, "3 ", true},

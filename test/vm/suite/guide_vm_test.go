@@ -234,7 +234,7 @@ func TestLongAnsibleRole(t *testing.T) {
 	sh(t, "ss -Hltn sport = :%d | grep LISTEN; rm /usr/local/sbin/wgkex", port1)
 	playbook(t, true, "", domains(moved))
 	accept(t, 10023, "ffww01", newKey(t))
-	if out := sh(t, "ss -Hltn sport = :%d or sport = :%d or sport = :%d or sport = :%d; systemctl list-units --no-legend 'wgkex*ffww02*.socket' 'wgkex*ffww02*.timer'; systemctl is-enabled wgkex-firewall | grep -v disabled || true; nft list tables | grep wgkex || true", port1, port2, sharedPort, httpPort); out != "" {
+	if out := sh(t, "ss -Hltn sport = :%d or sport = :%d or sport = :%d or sport = :%d; systemctl list-units --no-legend 'wgkex*ffww02*.socket' 'wgkex*ffww02*.timer' 'wgkex-save@ffww02.service'; systemctl is-enabled wgkex-firewall | grep -v disabled || true; nft list tables | grep wgkex || true", port1, port2, sharedPort, httpPort); out != "" {
 		t.Errorf("left of what was taken out:\n%s", out)
 	}
 }
