@@ -180,9 +180,18 @@ func TestRelay(t *testing.T) {
 		return strings.Contains(askV2(), `"Address":"gw02.example.org","Port":"40000","AllowedIPs":["fe80::2"],"PublicKey":"`+endpointKey.String()+`"`)
 	})
 	t.Log(sh(t, "wgkex gateways"))
+	page := func() string { return sh(t, "curl -sfg '%s/'", metricsURL) }
+	for _, want := range []string{"wgkex-relay.service is connected to the broker.", ">gw01 <b>(this)</b></th>\n<td role=\"cell\">on line</td>", ">gw02</th>\n<td role=\"cell\">on line</td>"} {
+		if got := page(); !strings.Contains(got, want) {
+			t.Errorf("the page has no %q:\n%s", want, got)
+		}
+	}
 	sh(t, "systemctl kill -s KILL suite-worker; systemctl stop suite-worker")
 	hears(t, "/run/suite-listener", "wireguard-worker/gw02/status 0")
 	eventually(t, "v2 names this gateway", func() bool { return strings.Contains(askV2(), endpointAddress) })
+	eventually(t, "the page has no other gateway on line", func() bool {
+		return strings.Contains(page(), ">gw02</th>\n<td role=\"cell\"><b>off line</b></td>")
+	})
 
 	// A relay that is killed, and a broker that is away.
 	sh(t, "kill -KILL $(systemctl show -P MainPID wgkex-relay.service)")
