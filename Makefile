@@ -131,8 +131,8 @@ VM_CPUS = 2
 
 # Tests that take half a minute or more and are about wgkex, not about what differs
 # between the releases: each runs on one of the two. Debian 12 has the reboots, too.
-NOT_bookworm = TestHostileFlood|TestCheckFinds|TestClockIsSet|TestHTTPFlood|TestRestoreFiles|TestTurnedAway|TestFirewallSurvives|TestManyAtOnce|TestContainerReports|TestCheckForMonitoring|TestRefusals|TestLeftOver|TestManual
-NOT_trixie = TestRelay$$|TestCleanupState|TestOthersChangePeers|TestLockHeld|TestHTTPBehindNginx|TestGuideLeads|TestReadmeLeads|TestRestoreMany|TestKeysRepeated|TestReadingWhile|TestEveryStep|TestLimitsUnderAttack|TestSaveFails|TestHTTPLocalSocket|TestPage$$|TestAdd$$|TestMetricsOfManyPeers|TestApply$$|TestContainerWithoutJournal|TestCleanupAgainstExchange|TestGuideMetrics|TestSmoke
+NOT_bookworm = TestHostileFlood|TestCheckFinds|TestClockIsSet|TestHTTPFlood|TestRestoreFiles|TestTurnedAway|TestFirewallSurvives|TestManyAtOnce|TestContainerReports|TestCheckForMonitoring|TestRefusals|TestLeftOver|TestManual|TestUpgradeLeaves|TestHTTPTunnel|TestHTTPInterface|TestMetricsPrometheus|TestHTTPClients
+NOT_trixie = TestRelay$$|TestCleanupState|TestOthersChangePeers|TestLockHeld|TestHTTPBehindNginx|TestGuideLeads|TestReadmeLeads|TestRestoreMany|TestKeysRepeated|TestReadingWhile|TestEveryStep|TestLimitsUnderAttack|TestSaveFails|TestHTTPLocalSocket|TestPage$$|TestAdd$$|TestMetricsOfManyPeers|TestApply$$|TestContainerWithoutJournal|TestCleanupAgainstExchange|TestGuideMetrics|TestSmoke|TestSystemCalls|TestRemovalStops|TestCollision|TestApplyWithoutDBus|TestHTTPRestart|TestGluonProfile
 
 # The suites of one release in one VM, e.g. `make vm-bookworm RUN=Refusals`.
 # TestLong... run only when asked for.
