@@ -87,7 +87,7 @@ func other(t *testing.T, topic, payload string, options ...string) {
 // listen writes all that gateways say to /run/suite-listener, in a session that lasts.
 func listen(t *testing.T) {
 	t.Helper()
-	sh(t, `rm -f /run/suite-listener; systemd-run -q --unit=suite-listener -p Restart=always -p RestartSec=1 bash -c "mosquitto_sub %s -c -i listener -q 1 -v -t 'wireguard/+/+' -t 'wireguard-worker/+/status' >> /run/suite-listener"`, asOther)
+	sh(t, `rm -f /run/suite-listener; systemd-run -q --collect --unit=suite-listener -p Restart=always -p RestartSec=1 bash -c "mosquitto_sub %s -c -i listener -q 1 -v -t 'wireguard/+/+' -t 'wireguard-worker/+/status' >> /run/suite-listener"`, asOther)
 }
 
 // hears waits until the file has the line.
@@ -128,7 +128,7 @@ func TestRelay(t *testing.T) {
 
 	endpointKey := newKey(t)
 	startWorker := func() {
-		sh(t, `systemctl reset-failed suite-worker 2>/dev/null; systemd-run -q --unit=suite-worker -p StandardOutput=append:/run/suite-worker -p Restart=always -p RestartSec=1 /root/suite-files/worker gw02 secret-gw02 %d /etc/mosquitto/certs/ca.pem ffww01 '%s'`,
+		sh(t, `systemd-run -q --collect --unit=suite-worker -p StandardOutput=append:/run/suite-worker -p Restart=always -p RestartSec=1 /root/suite-files/worker gw02 secret-gw02 %d /etc/mosquitto/certs/ca.pem ffww01 '%s'`,
 			brokerPort, fmt.Sprintf(`{"ExternalAddress": "gw02.example.org", "Port": 40000, "PublicKey": "%s", "LinkAddress": "fe80::2"}`, endpointKey))
 		hears(t, "/run/suite-listener", "wireguard-worker/gw02/status 1")
 	}
