@@ -98,7 +98,7 @@ type state struct {
 	// configuration, the firewall and others by the target.
 	sockets []socket
 	others  []systemd.Unit
-	// active are the units of units.Patterns that run, wanted or not.
+	// active are the sockets and timers that run, wanted or not, and what starts with others.
 	active    []string
 	listeners []systemd.Listener
 	firewall  systemd.Unit
@@ -159,7 +159,7 @@ func (a Apply) look(ctx context.Context) (s state, err error) {
 		}
 		s.others = append(s.others, u)
 	}
-	if s.active, err = a.Gateway.Active(ctx, units.Patterns...); err != nil {
+	if s.active, err = a.Gateway.Active(ctx, append(slices.Clone(units.Patterns), units.SaveName("*"))...); err != nil {
 		return s, err
 	}
 	s.listeners, err = a.Gateway.Listeners()
@@ -217,7 +217,7 @@ func (a Apply) plan(s state) []step {
 	add := func(verb, unit, why string, do func(context.Context, string) error) {
 		steps = append(steps, step{verb + " " + unit, why, func(ctx context.Context) error { return do(ctx, unit) }})
 	}
-	wanted := append(s.wanted(), units.Companions(a.Config)...)
+	wanted := append(s.wanted(), companions(a.Config)...)
 	for _, name := range s.active {
 		if !slices.Contains(wanted, name) {
 			add("stop", name, "not in the configuration", a.Gateway.Stop)
@@ -257,6 +257,18 @@ func (a Apply) plan(s state) []step {
 		})
 	}
 	return steps
+}
+
+// companions are units that start with others. They may run, and need not.
+func companions(c config.Config) []string {
+	var names []string
+	for _, d := range c.Sorted() {
+		names = append(names, units.SaveName(d.Name)) // with its restore
+	}
+	if c.Relays() {
+		names = append(names, units.RelaySocket)
+	}
+	return names
 }
 
 // closed is where an active socket does not listen though it should. In a dry

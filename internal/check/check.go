@@ -10,7 +10,6 @@ import (
 	"fmt"
 	"io"
 	"net/netip"
-	"slices"
 	"strings"
 
 	"wgkex/internal/config"
@@ -219,7 +218,7 @@ func Run(ctx context.Context, g Gateway, cfg config.Config, where Where, report 
 		ask("", units.LocalSocket, local)
 	}
 	if cfg.Relays() {
-		wanted[units.Relay] = true
+		wanted[units.Relay], wanted[units.RelaySocket] = true, true
 		ask("", units.Relay, relay)
 	}
 	ask("", units.Target, target)
@@ -269,9 +268,8 @@ func Run(ctx context.Context, g Gateway, cfg config.Config, where Where, report 
 	if err != nil && !errors.Is(err, ErrUnseen) {
 		report(Finding{Level: Failed, Text: err.Error()})
 	}
-	companions := units.Companions(cfg)
 	for _, name := range active {
-		if !wanted[name] && !slices.Contains(companions, name) {
+		if !wanted[name] {
 			var found findings
 			found.add(Failed, "%s is active but not in the configuration: run %s", name, apply)
 			reportAll(report, found.about("", name))

@@ -155,20 +155,7 @@ func (l Limits) String() string {
 }
 
 // Patterns match the units that the configuration makes run or not.
-var Patterns = []string{SocketName(""), SocketName("*"), HTTPName(""), HTTPName("*"), MetricsSocket, LocalSocket, Relay, RelaySocket, TimerName("*"), SaveName("*")}
-
-// Companions are units that start with others that the configuration makes run. They may
-// run, and need not.
-func Companions(c config.Config) []string {
-	var names []string
-	for _, d := range c.Sorted() {
-		names = append(names, SaveName(d.Name)) // with its restore
-	}
-	if c.Relays() {
-		names = append(names, RelaySocket)
-	}
-	return names
-}
+var Patterns = []string{SocketName(""), SocketName("*"), HTTPName(""), HTTPName("*"), MetricsSocket, LocalSocket, Relay, RelaySocket, TimerName("*")}
 
 // HTTPName is the unit of the addresses on an interface, of all others for "".
 func HTTPName(device string) string {
