@@ -230,7 +230,7 @@ func TestRelay(t *testing.T) {
 	// A broker that is not wanted any more.
 	_, _ = try("rm /etc/wgkex/conf.d/mqtt.toml; wgkex apply")
 	if out, _ := try("systemctl is-active wgkex-relay.service wgkex-relay.socket"); out != "inactive\ninactive" {
-		t.Errorf("without a broker: %s", out)
+		t.Errorf("without a broker: %q", out)
 	}
 	accept(t, port1, "ffww01", newKey(t))
 	hears(t, "/run/suite-listener", "wireguard-worker/gw01/status 0")
