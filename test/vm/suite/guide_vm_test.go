@@ -324,6 +324,13 @@ func TestLongAnsibleReplacesClassic(t *testing.T) {
 	before := received()
 
 	variables := []string{"wgkex_domains: [{name: ffww01, wireguard: wg-ffww01, vxlan: vx-ffww01, listen: 10013}]", "wgkex_replace_classic: true"}
+	// A key that wgkex does not take: the scripts go on.
+	const zero = "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA="
+	sh(t, "echo %s >> /etc/wgkex/disallowed_keys", zero)
+	if out := playbook(t, false, "", variables...); !strings.Contains(out, "disallowed_keys.toml") {
+		t.Errorf("with a key that is none:\n%s", out)
+	}
+	sh(t, "ss -Hltn sport = :10013 | grep LISTEN; pgrep socat; ls /etc/wgkex/disallowed_keys; sed -i /%s/d /etc/wgkex/disallowed_keys", zero)
 	playbook(t, true, "", variables...)
 	// A peer that was removed and added again would have begun to count anew.
 	reach(t, "veteran", 101)
@@ -337,6 +344,9 @@ func TestLongAnsibleReplacesClassic(t *testing.T) {
 		t.Errorf("left of the scripts:\n%s", out)
 	}
 	sh(t, "systemctl is-active wgkex-cleanup@ffww01.timer; systemctl start wgkex-cleanup@ffww01.service")
+	// From now on a file with such a name is the admin's.
+	sh(t, "echo '# nothing' > /etc/sudoers.d/wgkex")
+	t.Cleanup(func() { sh(t, "rm /etc/sudoers.d/wgkex") })
 	if out := playbook(t, true, "", variables...); !strings.Contains(out, " changed=0 ") {
 		t.Errorf("the same again changed something:\n%s", out)
 	}
