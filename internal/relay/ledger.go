@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"wgkex/internal/address"
 	"wgkex/internal/message"
@@ -30,6 +31,8 @@ const (
 	// maxKnown is how many keys are known at most. A key that there is no room for is
 	// announced again by the next comparison.
 	maxKnown = 1 << 17
+	// mendEvery is how often at most a file is written anew that lacks something.
+	mendEvery = 10 * time.Second
 )
 
 // event is the first word of a line.
@@ -62,8 +65,15 @@ type ledger struct {
 	// waiting are those that were heard, with their number in the order.
 	waiting map[message.Key]uint64
 	next    uint64
-	file    *os.File
-	lines   int
+	// file is nil as long as none could be written.
+	file  *os.File
+	lines int
+	// cut says that the last line may lack its end.
+	cut bool
+	// behind says that the file does not have all of this, and mended when it was tried last
+	// to write it anew.
+	behind bool
+	mended time.Time
 }
 
 // openLedger reads what there is. What is no ledger of this version is begun anew, which
@@ -84,7 +94,8 @@ func openLedger(path string, failed func(error)) (*ledger, error) {
 	case !errors.Is(err, fs.ErrNotExist):
 		return nil, err
 	}
-	return l, l.rewrite()
+	l.rewrite() // or without a disk, as later
+	return l, nil
 }
 
 func (l *ledger) read(r io.Reader) error {
@@ -148,11 +159,26 @@ func (l *ledger) note(what event, k message.Key) {
 		return // it stays known
 	}
 	if l.file != nil {
-		_, err := fmt.Fprintf(l.file, "%s %s %s\n", what, k.Domain, k.Key)
+		line := fmt.Sprintf("%s %s %s\n", what, k.Domain, k.Key)
+		if l.cut {
+			line = "\n" + line
+		}
+		_, err := l.file.WriteString(line)
 		l.complain(err)
+		l.cut = err != nil
+		l.behind = l.behind || l.cut
 	}
-	if l.lines++; l.lines > len(l.known)+len(l.waiting)+spareLines {
-		l.complain(l.rewrite())
+	if l.lines++; !l.behind && l.lines > len(l.known)+len(l.waiting)+spareLines {
+		l.rewrite()
+	}
+}
+
+// mend writes the file anew, if it is behind and that was not tried a moment ago.
+func (l *ledger) mend() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.behind && time.Since(l.mended) >= mendEvery {
+		l.rewrite()
 	}
 }
 
@@ -172,12 +198,16 @@ func (l *ledger) inOrder() []message.Key {
 	return keys
 }
 
-// rewrite writes a file with the lines that are needed. The lock is held, but at first.
-func (l *ledger) rewrite() error {
-	if l.file != nil {
-		_ = l.file.Close() // each line was written at once
-		l.file = nil
-	}
+// rewrite writes a file with the lines that are needed. If that fails, the old one stays
+// in use. The lock is held, but at first.
+func (l *ledger) rewrite() {
+	l.mended = time.Now()
+	err := l.replace()
+	l.behind = err != nil
+	l.complain(err)
+}
+
+func (l *ledger) replace() error {
 	text := []byte(ledgerHeader)
 	for k, m := range l.known {
 		what := added
@@ -189,13 +219,18 @@ func (l *ledger) rewrite() error {
 	for _, k := range l.inOrder() {
 		text = fmt.Appendf(text, "%s %s %s\n", heard, k.Domain, k.Key)
 	}
-	l.lines = len(l.known) + len(l.waiting)
 	if err := statefile.Write(l.path, text, ledgerMode); err != nil {
 		return err
 	}
-	var err error
-	l.file, err = statefile.Open(l.path, os.O_WRONLY|os.O_APPEND, maxLedger)
-	return err
+	file, err := statefile.Open(l.path, os.O_WRONLY|os.O_APPEND, maxLedger)
+	if err != nil {
+		return err
+	}
+	if l.file != nil {
+		_ = l.file.Close() // it is another file now
+	}
+	l.file, l.lines, l.cut = file, len(l.known)+len(l.waiting), false
+	return nil
 }
 
 // compare returns those of the domain's peers that the other gateways do not know of, and
@@ -216,7 +251,7 @@ func (l *ledger) compare(begun uint32, domain string, peers []address.Key) (unkn
 	}
 	for k, m := range l.known {
 		if k.Domain == domain && m.round != begun {
-			delete(l.known, k)
+			l.unlearn(k)
 		}
 	}
 	return unknown
@@ -228,9 +263,15 @@ func (l *ledger) forget(serves func(domain string) bool) {
 	defer l.mu.Unlock()
 	for k := range l.known {
 		if !serves(k.Domain) {
-			delete(l.known, k)
+			l.unlearn(k)
 		}
 	}
+}
+
+// unlearn forgets a key. The file must not bring it back.
+func (l *ledger) unlearn(k message.Key) {
+	delete(l.known, k)
+	l.behind = true
 }
 
 // doubt forgets which keys the others were told of by this gateway, since the broker may
@@ -238,14 +279,13 @@ func (l *ledger) forget(serves func(domain string) bool) {
 func (l *ledger) doubt() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	before := len(l.known)
 	for k, m := range l.known {
 		if m.own {
-			delete(l.known, k)
+			l.unlearn(k)
 		}
 	}
-	if len(l.known) != before {
-		l.complain(l.rewrite())
+	if l.behind {
+		l.rewrite()
 	}
 }
 
@@ -260,6 +300,9 @@ func (l *ledger) begin() uint32 {
 func (l *ledger) close() error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if l.behind {
+		l.rewrite()
+	}
 	if l.file == nil {
 		return nil
 	}

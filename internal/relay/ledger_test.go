@@ -9,6 +9,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"wgkex/internal/address"
 	"wgkex/internal/message"
@@ -101,9 +103,6 @@ func TestLedgerForeign(t *testing.T) {
 	if l := open(t, path); len(l.known) != 1 || !l.knows(numbered(3)) {
 		t.Errorf("%v", l.known)
 	}
-	if _, err := openLedger(filepath.Join(t.TempDir(), "none", "ledger"), func(error) {}); err == nil {
-		t.Error("no directory is needed")
-	}
 }
 
 // The file does not grow with what happens, only with what there is.
@@ -168,6 +167,89 @@ func TestLedgerFails(t *testing.T) {
 	if len(failed) != 1 || !l.knows(numbered(1)) {
 		t.Errorf("%v, %v", failed, l.known)
 	}
+}
+
+// A disk that was full for a time costs nothing: not what could be written, and not what
+// came before there was room again.
+func TestLedgerMends(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		path := filepath.Join(t.TempDir(), "ledger")
+		// The file in whose place a new one is written cannot be made.
+		full := filepath.Join(filepath.Dir(path), ".ledger.new", "x")
+		fill := func() {
+			if err := os.MkdirAll(full, 0o700); err != nil {
+				t.Fatal(err)
+			}
+		}
+		empty := func() {
+			if err := os.RemoveAll(filepath.Dir(full)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		var failed int
+		reopened := func(want ...int) *ledger {
+			t.Helper()
+			l, err := openLedger(path, func(error) { failed++ })
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, n := range want {
+				if _, waits := l.waiting[numbered(n)]; !waits {
+					t.Errorf("%d does not wait", n)
+				}
+			}
+			return l
+		}
+		fill()
+		l := reopened()
+		if failed != 1 || l.file != nil {
+			t.Errorf("%d failures, file %v", failed, l.file)
+		}
+		l.note(heard, numbered(1))
+		l.mend() // too early
+		empty()
+		time.Sleep(mendEvery)
+		l.mend()
+		l = reopened(1)
+
+		// The old file is in use until there is a new one.
+		l.note(told, numbered(2))
+		fill()
+		failed = 0
+		l.doubt()
+		l.note(heard, numbered(3))
+		if failed != 1 {
+			t.Errorf("%d failures", failed)
+		}
+		empty()
+		l = reopened(1, 3)
+
+		// A line that was cut does not take the next one with it.
+		if _, err := l.file.WriteString("heard d AAAA"); err != nil {
+			t.Fatal(err)
+		}
+		l.cut = true
+		l.note(heard, numbered(4))
+		l = reopened(1, 3, 4)
+
+		// What was forgotten does not come back, be the relay killed or not.
+		l.note(told, numbered(5))
+		l.note(told, numbered(6))
+		l.compare(l.begin(), "d", []address.Key{key(6)})
+		time.Sleep(mendEvery)
+		l.mend()
+		l = reopened(1, 3, 4)
+		if l.knows(numbered(5)) || !l.knows(numbered(6)) {
+			t.Errorf("known are %v", l.known)
+		}
+		l.compare(l.begin(), "d", nil)
+		if err := l.close(); err != nil {
+			t.Fatal(err)
+		}
+		if l = reopened(1, 3, 4); len(l.known) != 0 {
+			t.Errorf("known are %v", l.known)
+		}
+	})
 }
 
 func FuzzLedger(f *testing.F) {
