@@ -55,26 +55,27 @@ func (d Domain) Counts(now time.Duration) bool { return d.Live >= 0 && now-d.Cou
 // ErrFull is the error of a gateway that there is no room for.
 var ErrFull = errors.New("there are too many gateways")
 
-// Hear takes what a gateway says. A Key says nothing of a gateway.
-func (k Known) Hear(heard message.Heard, now time.Duration) error {
+// Hear takes what a gateway says. A Key says nothing of a gateway. There is always room for
+// what own says, this gateway.
+func (k Known) Hear(heard message.Heard, own string, now time.Duration) error {
 	switch h := heard.(type) {
 	case message.Status:
-		return k.change(h.Gateway, now, func(g *Gateway) { g.Online = h.Online })
+		return k.change(h.Gateway, own, now, func(g *Gateway) { g.Online = h.Online })
 	case message.Data:
-		return k.changeDomain(h.Gateway, h.Domain, now, func(d *Domain) {
+		return k.changeDomain(h.Gateway, h.Domain, own, now, func(d *Domain) {
 			if d.Endpoint = nil; h.Endpoint != (message.Endpoint{}) {
 				d.Endpoint = &h.Endpoint
 			}
 		})
 	case message.Live:
-		return k.changeDomain(h.Gateway, h.Domain, now, func(d *Domain) { d.Live, d.Counted = h.Peers, now })
+		return k.changeDomain(h.Gateway, h.Domain, own, now, func(d *Domain) { d.Live, d.Counted = h.Peers, now })
 	}
 	return nil
 }
 
-func (k Known) change(name string, now time.Duration, do func(*Gateway)) error {
+func (k Known) change(name, own string, now time.Duration, do func(*Gateway)) error {
 	g, known := k[name]
-	if !known && len(k) >= maxGateways && !k.forgetOne() {
+	if !known && name != own && len(k) >= maxGateways && !k.forgetOne(own) {
 		return ErrFull
 	}
 	g.Heard = now
@@ -83,9 +84,9 @@ func (k Known) change(name string, now time.Duration, do func(*Gateway)) error {
 	return nil
 }
 
-func (k Known) changeDomain(gateway, name string, now time.Duration, do func(*Domain)) error {
+func (k Known) changeDomain(gateway, name, own string, now time.Duration, do func(*Domain)) error {
 	full := false
-	err := k.change(gateway, now, func(g *Gateway) {
+	err := k.change(gateway, own, now, func(g *Gateway) {
 		d, known := g.Domains[name]
 		if full = !known && len(g.Domains) >= maxDomains; full {
 			return
@@ -107,10 +108,10 @@ func (k Known) changeDomain(gateway, name string, now time.Duration, do func(*Do
 
 // forgetOne forgets the gateway that was heard of longest ago, of those that are not on
 // line, if there is one.
-func (k Known) forgetOne() bool {
+func (k Known) forgetOne(own string) bool {
 	oldest := ""
 	for name, g := range k {
-		if !g.Online && (oldest == "" || g.Heard < k[oldest].Heard || g.Heard == k[oldest].Heard && name < oldest) {
+		if !g.Online && name != own && (oldest == "" || g.Heard < k[oldest].Heard || g.Heard == k[oldest].Heard && name < oldest) {
 			oldest = name
 		}
 	}
@@ -170,7 +171,7 @@ func Parse(text []byte) (Known, error) {
 	if f.Version != version || f.Gateways == nil {
 		return nil, errors.New("not a file of known gateways of this version of wgkex")
 	}
-	if len(f.Gateways) > maxGateways {
+	if len(f.Gateways) > maxGateways+1 { // this one may have come last
 		return nil, ErrFull
 	}
 	for name, g := range f.Gateways {

@@ -25,7 +25,7 @@ func TestHear(t *testing.T) {
 		message.Data{Gateway: "a", Domain: "d"},
 		message.Key{Domain: "d", Key: key(1)},
 	} {
-		if err := k.Hear(heard, time.Duration(i)); err != nil {
+		if err := k.Hear(heard, "own", time.Duration(i)); err != nil {
 			t.Errorf("%+v: %v", heard, err)
 		}
 	}
@@ -50,24 +50,28 @@ func TestHear(t *testing.T) {
 func TestHearBound(t *testing.T) {
 	k := Known{}
 	for i := range maxGateways - 1 {
-		_ = k.Hear(message.Status{Gateway: fmt.Sprint("on", i), Online: true}, 1)
+		_ = k.Hear(message.Status{Gateway: fmt.Sprint("on", i), Online: true}, "own", 1)
 	}
 	for i := range 3 * maxGateways {
-		if err := k.Hear(message.Status{Gateway: fmt.Sprint("off", i)}, time.Duration(10+i)); err != nil || len(k) != maxGateways {
+		if err := k.Hear(message.Status{Gateway: fmt.Sprint("off", i)}, "own", time.Duration(10+i)); err != nil || len(k) != maxGateways {
 			t.Fatalf("%d: %v, %d gateways", i, err, len(k))
 		}
 	}
-	if err := k.Hear(message.Status{Gateway: "last", Online: true}, 2000); err != nil {
+	if err := k.Hear(message.Status{Gateway: "last", Online: true}, "own", 2000); err != nil {
 		t.Error(err)
 	}
-	if err := k.Hear(message.Live{Gateway: "one too many", Domain: "d", Peers: 1}, 2000); !errors.Is(err, ErrFull) {
+	if err := k.Hear(message.Status{Gateway: "own"}, "own", 2000); err != nil || len(k) != maxGateways+1 {
+		t.Errorf("no room for this gateway: %v, %d", err, len(k))
+	}
+	delete(k, "own")
+	if err := k.Hear(message.Live{Gateway: "one too many", Domain: "d", Peers: 1}, "own", 2000); !errors.Is(err, ErrFull) {
 		t.Error(err)
 	}
 	if g, ok := k["on0"]; !ok || !g.Online {
 		t.Error("a gateway on line is forgotten")
 	}
 	for i := range maxDomains + 1 {
-		err := k.Hear(message.Live{Gateway: "on0", Domain: fmt.Sprint("d", i), Peers: 1}, 1)
+		err := k.Hear(message.Live{Gateway: "on0", Domain: fmt.Sprint("d", i), Peers: 1}, "own", 1)
 		if (err != nil) != (i == maxDomains) {
 			t.Errorf("domain %d: %v", i, err)
 		}

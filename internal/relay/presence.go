@@ -67,10 +67,9 @@ func (p *presenter) try(ctx context.Context, anew bool) error {
 			return errors.Join(deaf, err)
 		}
 	}
-	if anew {
-		return errors.Join(deaf, p.say(ctx, message.Status{Gateway: p.Name, Online: true}))
-	}
-	return nil
+	// Each time: Munich's worker of the same name, which is stopped when wgkex takes its
+	// place, says at its end that the gateway is off line.
+	return errors.Join(deaf, p.say(ctx, message.Status{Gateway: p.Name, Online: true}))
 }
 
 func (p *presenter) domain(ctx context.Context, d gateways.Own) error {
