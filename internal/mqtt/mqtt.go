@@ -15,6 +15,7 @@ import (
 	"net/url"
 	"os"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -44,6 +45,8 @@ const (
 	connectTimeout = 20 * time.Second
 	packetTimeout  = 20 * time.Second
 	maxBackoff     = time.Minute
+	// shortLived is how long a connection lasts that is as good as a failed one.
+	shortLived = 2 * maxBackoff
 	// maxFile is more than a file of certificates, a key or a password has, in bytes.
 	maxFile = 4 << 20
 )
@@ -69,6 +72,12 @@ type Broker struct {
 	manager *autopaho.ConnectionManager
 	// old says that the broker has said that it speaks an older MQTT alone.
 	old atomic.Bool
+
+	mu sync.Mutex
+	// up is when the connection was made, and short how many in turn lasted no longer
+	// than shortLived.
+	up    time.Time
+	short int
 }
 
 // New makes a Broker that does nothing yet.
@@ -85,13 +94,20 @@ func (b *Broker) Start(ctx context.Context, h relay.Handler) error {
 		ServerUrls:            []*url.URL{server},
 		KeepAlive:             keepAlive,
 		SessionExpiryInterval: sessionExpiry,
-		ReconnectBackoff:      backoff,
+		ReconnectBackoff:      b.pause,
 		ConnectTimeout:        connectTimeout,
 		ConnectUsername:       s.Username,
 		AttemptConnection:     b.dial,
 		ConnectPacketBuilder:  connect,
-		OnConnectionUp:        func(_ *autopaho.ConnectionManager, c *paho.Connack) { h.Connected(c.SessionPresent) },
-		OnConnectError:        func(err error) { b.failed(b.explain(err)) },
+		OnConnectionUp: func(_ *autopaho.ConnectionManager, c *paho.Connack) {
+			b.made()
+			h.Connected(c.SessionPresent)
+		},
+		OnConnectError: func(err error) {
+			// Of a connection that ended as it began, the library tells both at a time.
+			h.Disconnected(err)
+			b.failed(b.explain(err))
+		},
 		ClientConfig: paho.ClientConfig{
 			// Munich's worker has the name of the host alone, and a broker has one client
 			// of a name.
@@ -143,6 +159,26 @@ func received(p *paho.Publish) message.Message {
 		m.Origin = p.Properties.User.Get(message.OriginProperty)
 	}
 	return m
+}
+
+// made counts a connection. When two gateways have the same name, the broker ends that of
+// one for that of the other, again and again.
+func (b *Broker) made() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if now := time.Now(); b.up.IsZero() || now.Sub(b.up) > shortLived {
+		b.up, b.short = now, 0
+	} else {
+		b.up = now
+		b.short++
+	}
+}
+
+// pause is that before a try, the library having counted so many since the last connection.
+func (b *Broker) pause(tries int) time.Duration {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return backoff(tries + b.short)
 }
 
 // backoff is the pause before a try, of which there were so many. Gateways do not all

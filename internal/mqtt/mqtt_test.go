@@ -18,6 +18,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"wgkex/internal/address"
@@ -458,6 +459,22 @@ func TestTLS(t *testing.T) {
 	}
 }
 
+// Whoever believes in a connection is told with each that cannot be made: the library may
+// tell of the end of the last one before it tells of its beginning.
+func TestNoConnection(t *testing.T) {
+	t.Parallel()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = l.Close()
+	c := join(t, Settings{URL: "mqtt://" + l.Addr().String(), Gateway: "gw01"})
+	eventually(t, "the end", func() bool {
+		lost, failed := c.errors()
+		return lost != "" && failed != ""
+	})
+}
+
 // A broker that knows no MQTT 5 is named as what it is.
 func TestOldBroker(t *testing.T) {
 	t.Parallel()
@@ -544,4 +561,22 @@ func (a authority) write(t *testing.T, dir, name string, c *x509.Certificate, k 
 			t.Fatal(err)
 		}
 	}
+}
+
+// Connections that do not last are as good as failed ones: the pauses become longer, and
+// short again after one that has lasted.
+func TestShortConnections(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := New(Settings{}, nil)
+		for range 3 {
+			for i := range 10 {
+				b.made()
+				if most, got := min(time.Second<<i, maxBackoff), b.pause(0); got < most/2 || got > most {
+					t.Errorf("after %d short connections the pause is %s", i, got)
+				}
+				time.Sleep(time.Second)
+			}
+			time.Sleep(shortLived)
+		}
+	})
 }

@@ -12,6 +12,7 @@ import (
 	"runtime/debug"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"wgkex/internal/address"
@@ -128,8 +129,8 @@ type Relay struct {
 	recent message.Recent
 	stats  gateways.Stats
 	// doubtful says that the broker has forgotten the gateways: what it is told until the
-	// next comparison may reach none of them.
-	doubtful bool
+	// next comparison may reach none of them. lapsed says so until the ledger knows.
+	doubtful, lapsed bool
 }
 
 // Run relays until the context is done, until the configuration is another one, or until
@@ -207,6 +208,12 @@ func (r *Relay) loop(ctx context.Context) {
 		default:
 		}
 	}
+	sooner := func(j *job, due time.Time) {
+		if due.Before(j.due) {
+			j.due = due
+		}
+	}
+	var unread atomic.Bool // the peers that were to be compared
 	never := time.Now().Add(1 << 62)
 	presence, compare := newJob(never), newJob(never)
 	p := presenter{Relay: r}
@@ -221,21 +228,28 @@ func (r *Relay) loop(ctx context.Context) {
 		case <-r.connected:
 			presence.due = time.Now()
 			p.anew.Store(true)
-			after := compareAfter
-			if r.isDoubtful() {
-				after = doubtAfter
-			}
-			compare.due = time.Now().Add(after)
-			if earliest := compared.Add(compareLeast); compare.due.Before(earliest) {
-				compare.due = earliest
+			if r.hasLapsed() {
+				r.ledger.doubt()
+				compare.due = later(time.Now().Add(doubtAfter), compared.Add(compareLeast))
+			} else {
+				// A connection that comes and goes does not put it off.
+				sooner(compare, later(time.Now().Add(compareAfter), compared.Add(compareLeast)))
 			}
 		case <-ticks.C:
+		}
+		if unread.Swap(false) {
+			sooner(compare, time.Now().Add(compareLeast))
 		}
 		run(presence, presenceEvery, p.present)
 		if !time.Now().Before(compare.due) {
 			compared = time.Now()
 		}
-		run(compare, compareEvery, r.compare)
+		run(compare, compareEvery, func(ctx context.Context) {
+			if !r.compare(ctx) {
+				unread.Store(true)
+			}
+		})
+		r.ledger.mend()
 		r.write()
 		stats := r.Stats() // which takes all locks
 		if now := time.Now(); !now.Before(numbers) {
@@ -297,10 +311,20 @@ func (r *Relay) isConnected() bool {
 	return r.stats.Connected
 }
 
-func (r *Relay) isDoubtful() bool {
+// hasLapsed reports once whether the broker has forgotten the gateways.
+func (r *Relay) hasLapsed() bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return r.doubtful
+	lapsed := r.lapsed
+	r.lapsed = false
+	return lapsed
+}
+
+func later(a, b time.Time) time.Time {
+	if a.After(b) {
+		return a
+	}
+	return b
 }
 
 func (r *Relay) count(result gateways.Result) {
@@ -321,7 +345,7 @@ func (r *Relay) hear(h message.Heard) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.dirty = true
-	return r.known.Hear(h, r.SinceBoot())
+	return r.known.Hear(h, r.Name, r.SinceBoot())
 }
 
 // handler is what the broker is given.
@@ -330,12 +354,11 @@ type handler struct{ *Relay }
 // Connected is that of Handler. A broker without the session may have lost what it should
 // have passed on, so the next comparison finds all that this gateway has told.
 func (h handler) Connected(resumed bool) {
-	if !resumed {
-		h.ledger.doubt()
-	}
 	h.mu.Lock()
 	h.stats.Connected = true
-	h.doubtful = h.doubtful || !resumed
+	if !resumed {
+		h.doubtful, h.lapsed = true, true
+	}
 	h.mu.Unlock()
 	h.Log(journal.PriNotice, "connected to the broker")
 	select {
@@ -446,8 +469,9 @@ func (r *Relay) listen(ctx context.Context) {
 	}
 }
 
-// compare tells of peers that the other gateways do not know of, at a bounded rate.
-func (r *Relay) compare(ctx context.Context) {
+// compare tells of peers that the other gateways do not know of, at a bounded rate. It
+// reports whether the peers could be read.
+func (r *Relay) compare(ctx context.Context) (read bool) {
 	begun := r.ledger.begin()
 	reading, cancel := context.WithTimeout(ctx, compareTimeout)
 	peers, err := r.Peers(reading)
@@ -456,7 +480,7 @@ func (r *Relay) compare(ctx context.Context) {
 		if ctx.Err() == nil {
 			r.Log(journal.PriWarning, fmt.Sprintf("peers cannot be compared with what other gateways know: %v", err))
 		}
-		return
+		return false
 	}
 	r.ledger.forget(r.serves)
 	r.mu.Lock()
@@ -476,13 +500,14 @@ func (r *Relay) compare(ctx context.Context) {
 			found++
 			r.outbox.add(k)
 			if !rest(ctx, comparePause) {
-				return
+				return true
 			}
 		}
 	}
 	if found > 0 {
 		r.Log(journal.PriNotice, fmt.Sprintf("other gateways were told of %d peers that they may not know of", found))
 	}
+	return true
 }
 
 // rest waits, and reports whether the context is still not done.

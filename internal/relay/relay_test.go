@@ -228,6 +228,13 @@ func (h *hub) publish(m message.Message) {
 	h.deliver(nil, m)
 }
 
+// said is what is retained of a topic.
+func (h *hub) said(topic string) string {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return string(h.retained[topic].Payload)
+}
+
 func (c *hubClient) Close(context.Context) {}
 
 // node is a gateway with a relay. Its local socket adds peers.
@@ -246,6 +253,7 @@ type node struct {
 	mu2    sync.Mutex
 	peers  map[message.Key]bool
 	unread bool // domain d cannot be read
+	fail   int  // so many readings of the keys fail
 	stale  bool
 	logged []string
 	alive  int
@@ -290,6 +298,10 @@ func (n *node) newRelay() *Relay {
 		Peers: func(context.Context) (map[string][]address.Key, error) {
 			n.mu2.Lock()
 			defer n.mu2.Unlock()
+			if n.fail > 0 {
+				n.fail--
+				return nil, errors.New("no answer")
+			}
 			all := map[string][]address.Key{"d": {}, "e": {}}
 			for k := range n.peers {
 				all[k.Domain] = append(all[k.Domain], k.Key)
@@ -338,6 +350,19 @@ func (n *node) register(keys ...message.Key) {
 		_ = n.announcements.SetWriteDeadline(time.Now().Add(time.Millisecond)) // nobody waits
 		_, _ = n.announcements.Write([]byte(k.Domain + "\n" + k.Key.String() + "\n"))
 	}
+}
+
+// put and drop make a key a peer or none, without a word to the relay.
+func (n *node) put(k message.Key) {
+	n.mu2.Lock()
+	defer n.mu2.Unlock()
+	n.peers[k] = true
+}
+
+func (n *node) drop(k message.Key) {
+	n.mu2.Lock()
+	defer n.mu2.Unlock()
+	delete(n.peers, k)
 }
 
 func (n *node) has(keys ...message.Key) bool {
@@ -696,6 +721,75 @@ func TestPresence(t *testing.T) {
 }
 
 // With another configuration the relay ends, and says so to the others.
+// What makes it up for a datagram that was lost, whatever happens to it: a connection that
+// comes and goes, a reading that fails, a key that was forgotten and comes again while the
+// relay is away.
+func TestMadeUpFor(t *testing.T) {
+	for name, disturb := range map[string]func(h *hub, a, b *node, k message.Key){
+		"a connection that comes and goes": func(h *hub, a, _ *node, k message.Key) {
+			a.put(k)
+			c := h.client("gw01")
+			for range 3600 / 8 {
+				c.handler.Disconnected(errors.New("another client has the same name"))
+				c.handler.Connected(true)
+				settle(8 * time.Second)
+			}
+		},
+		"a reading that fails": func(_ *hub, a, _ *node, k message.Key) {
+			a.stop()
+			a.put(k)
+			a.fail = 1
+			a.start()
+			settle(2 * time.Minute)
+		},
+		"a key that was forgotten": func(_ *hub, a, b *node, k message.Key) {
+			a.register(k)
+			settle(time.Minute)
+			a.drop(k)
+			b.drop(k)
+			settle(2 * time.Hour)
+			a.stop()
+			a.put(k)
+			a.start()
+			settle(2 * time.Minute)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			run(t, func(t *testing.T, h *hub, a, b *node) {
+				settle(2 * compareEvery)
+				disturb(h, a, b, numbered(1))
+				if !b.has(numbered(1)) {
+					t.Error("the other gateway does not have the key")
+				}
+			})
+		})
+	}
+}
+
+// A gateway is on line whatever others say, and however many these are.
+func TestOnLine(t *testing.T) {
+	run(t, func(t *testing.T, h *hub, a, _ *node) {
+		const topic = "wireguard-worker/gw01/status"
+		h.publish(message.Status{Gateway: "gw01"}.Message()) // as Munich's worker at its end
+		settle(2 * presenceEvery)
+		if got := h.said(topic); got != "1" {
+			t.Errorf("the status is %q", got)
+		}
+		a.stop()
+		for i := range 64 {
+			h.publish(message.Status{Gateway: fmt.Sprint("other", i), Online: true}.Message())
+		}
+		a.start()
+		settle(2 * presenceEvery)
+		if got := h.said(topic); got != "1" {
+			t.Errorf("with 64 others the status is %q", got)
+		}
+		if !a.known()["gw01"].Online {
+			t.Error("it does not know of itself")
+		}
+	})
+}
+
 func TestStale(t *testing.T) {
 	run(t, func(t *testing.T, h *hub, a, b *node) {
 		b.mu2.Lock()
