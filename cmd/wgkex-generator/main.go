@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 
+	"wgkex/internal/clock"
 	"wgkex/internal/config"
 	"wgkex/internal/generator"
 	"wgkex/internal/version"
@@ -27,7 +28,10 @@ func main() {
 		fmt.Fprint(os.Stderr, usage)
 		os.Exit(2)
 	default:
-		g := generator.Generator{Load: config.LoadOrEffective, Effective: config.Effective, Report: generator.System().Report}
+		g := generator.Generator{
+			Load: config.LoadOrEffective, Effective: config.Effective,
+			Booted: clock.BootedFile, SinceBoot: clock.SinceBoot, Report: generator.System().Report,
+		}
 		if !g.Run(os.Args[1]) {
 			os.Exit(1)
 		}

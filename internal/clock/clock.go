@@ -2,6 +2,11 @@
 package clock
 
 import (
+	"errors"
+	"io/fs"
+	"os"
+	"strconv"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -14,4 +19,35 @@ func SinceBoot() time.Duration {
 		panic(err) // every Linux that WireGuard is in has the clock
 	}
 	return time.Duration(ts.Nano())
+}
+
+// BootedFile says when this gateway has booted, in nanoseconds of SinceBoot. In a container
+// that clock is the machine's, which may have booted long before (time_namespaces(7) could
+// change that, and systemd-nspawn(1) does not use them).
+const BootedFile = "/run/wgkex/booted"
+
+// NoteBooted writes the file at the first time after a boot.
+func NoteBooted(path string, now time.Duration) error {
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644)
+	if errors.Is(err, fs.ErrExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	_, err = f.WriteString(strconv.FormatInt(int64(now), 10) + "\n")
+	return errors.Join(err, f.Close())
+}
+
+// Booted is what the file says. Without one it is 0, when the machine has booted.
+func Booted(path string) time.Duration {
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return 0
+	}
+	booted, err := strconv.ParseInt(strings.TrimSuffix(string(text), "\n"), 10, 64)
+	if err != nil || booted < 0 {
+		return 0
+	}
+	return time.Duration(booted)
 }

@@ -26,11 +26,17 @@ type Host struct {
 	SinceBoot func() time.Duration
 	// BootID tells one boot from another.
 	BootID func() string
+	// Booted is SinceBoot when the gateway has booted, which may be a container.
+	Booted func() time.Duration
 }
 
 // System is this gateway. tmpfiles.d makes its directories, for the services to
 // write in.
-var System = Host{Dir: "/run/wgkex/domains", SavedDir: "/var/lib/wgkex", Devices: kernel.Open, Now: time.Now, SinceBoot: clock.SinceBoot, BootID: bootID}
+var System = Host{
+	Dir: "/run/wgkex/domains", SavedDir: "/var/lib/wgkex", Devices: kernel.Open,
+	Now: time.Now, SinceBoot: clock.SinceBoot, BootID: bootID,
+	Booted: func() time.Duration { return clock.Booted(clock.BootedFile) },
+}
 
 // Clocks reads both: how far the wall clock is from the time since boot, as
 // nanoseconds since 1970, and the time since boot. The wall clock comes first, so

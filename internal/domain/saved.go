@@ -153,7 +153,7 @@ func Fits(f saved.File, c config.Domain) bool {
 
 // Restorable is the peers of the file that are not gone, as they are now.
 func (h Host) Restorable(f saved.File, staleAfter time.Duration) []policy.Saved {
-	elapsed := f.Elapsed(h.BootID(), h.SinceBoot())
+	elapsed := f.Elapsed(h.BootID(), h.Booted(), h.SinceBoot())
 	var peers []policy.Saved
 	for _, p := range f.Peers {
 		p.Silent += elapsed

@@ -7,7 +7,9 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
+	"wgkex/internal/clock"
 	"wgkex/internal/config"
 	"wgkex/internal/statefile"
 	"wgkex/internal/units"
@@ -20,6 +22,10 @@ type Generator struct {
 	// Effective is the file that a valid configuration is kept in
 	// (config.Effective).
 	Effective string
+	// Booted is the file that tells when the gateway has booted (clock.BootedFile), and
+	// SinceBoot the clock.
+	Booted    string
+	SinceBoot func() time.Duration
 	// Report is told of each error, in a line.
 	Report func(message string)
 }
@@ -28,6 +34,9 @@ type Generator struct {
 // A broken configuration changes nothing: the last valid one is generated once
 // more, since systemd has thrown away what the last run generated.
 func (g Generator) Run(dir string) bool {
+	if err := g.noteBooted(); err != nil {
+		g.Report(fmt.Sprintf("noting when the gateway has booted: %v", err))
+	}
 	cfg, usable, err := g.Load()
 	if err != nil {
 		for line := range strings.Lines(err.Error()) {
@@ -48,12 +57,19 @@ func (g Generator) Run(dir string) bool {
 	return err == nil
 }
 
+func (g Generator) noteBooted() error {
+	// At boot the generators run before systemd-tmpfiles.
+	if err := os.MkdirAll(filepath.Dir(g.Booted), 0o755); err != nil {
+		return err
+	}
+	return clock.NoteBooted(g.Booted, g.SinceBoot())
+}
+
 func (g Generator) save(cfg config.Config) error {
 	text, err := cfg.TOML()
 	if err != nil {
 		return err
 	}
-	// At boot the generators run before systemd-tmpfiles.
 	if err := os.MkdirAll(filepath.Dir(g.Effective), 0o755); err != nil {
 		return err
 	}

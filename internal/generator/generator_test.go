@@ -7,7 +7,9 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
+	"wgkex/internal/clock"
 	"wgkex/internal/config"
 	"wgkex/internal/logging"
 	"wgkex/internal/units"
@@ -72,7 +74,7 @@ func TestRun(t *testing.T) {
 		{"broken", broken, "", nil, false, false, false, append(slices.Clone(mistakes), "the configuration is broken and there is no earlier one: wgkex does not run")},
 		{"cannot be kept", good, "", func(dir string) error {
 			return os.WriteFile(filepath.Join(dir, "run"), nil, 0o644)
-		}, true, true, false, []string{"keeping the configuration for the case that it gets broken: mkdir "}},
+		}, true, true, false, []string{"noting when the gateway has booted: mkdir ", "keeping the configuration for the case that it gets broken: mkdir "}},
 		{"cannot be written", good, "", func(dir string) error {
 			return os.WriteFile(filepath.Join(dir, "normal"), nil, 0o644)
 		}, false, false, true, []string{"mkdir "}},
@@ -86,7 +88,10 @@ func TestRun(t *testing.T) {
 			}
 			var reports []string
 			normal, effective := filepath.Join(dir, "normal"), filepath.Join(dir, "run", "wgkex", "effective.toml")
-			g := Generator{load(t, c.text, c.earlier), effective, func(message string) { reports = append(reports, message) }}
+			g := Generator{
+				Load: load(t, c.text, c.earlier), Effective: effective, Booted: filepath.Join(dir, "run", "wgkex", "booted"),
+				SinceBoot: clock.SinceBoot, Report: func(message string) { reports = append(reports, message) },
+			}
 			if ok := g.Run(normal); ok != c.ok {
 				t.Errorf("got %v, want %v", ok, c.ok)
 			}
@@ -111,9 +116,15 @@ func exists(path string) bool {
 func TestKept(t *testing.T) {
 	dir := t.TempDir()
 	effective := filepath.Join(dir, config.File)
-	g := Generator{load(t, good, ""), effective, func(message string) { t.Error(message) }}
+	g := Generator{
+		Load: load(t, good, ""), Effective: effective, Booted: filepath.Join(dir, "booted"),
+		SinceBoot: func() time.Duration { return time.Hour }, Report: func(message string) { t.Error(message) },
+	}
 	if !g.Run(t.TempDir()) {
 		t.Error("not well")
+	}
+	if booted := clock.Booted(g.Booted); booted != time.Hour {
+		t.Errorf("booted at %s", booted)
 	}
 	got, err := config.Load(dir)
 	if err != nil || got.Listen.Port != 10012 || got.Domains["d"].WireGuard != "w" {

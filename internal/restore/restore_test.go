@@ -115,6 +115,20 @@ func (b *bench) write(f saved.File) {
 
 func (b *bench) path() string { return filepath.Join(b.Host.SavedDir, "d.peers") }
 
+// The clock of a container is the machine's, and goes on while the container reboots.
+func TestContainerReboots(t *testing.T) {
+	b := newBench(t)
+	b.connected(key(1))
+	b.AddRouter(key(2)) // pending
+	b.save(2)
+	before := b.Boot
+	b.reboot(3 * time.Hour)
+	b.Booted += before + 3*time.Hour
+	b.Boot += b.Booted
+	b.run(Report{Saved: 2, Restored: 2})
+	b.Consistent()
+}
+
 func TestReboot(t *testing.T) {
 	b := newBench(t)
 	b.connected(key(1), key(2), key(3))

@@ -68,12 +68,13 @@ type File struct {
 	Damage error
 }
 
-// Elapsed is for how long the gateway has been on since the file was written.
-func (f File) Elapsed(bootID string, sinceBoot time.Duration) time.Duration {
+// Elapsed is for how long the gateway has been on since the file was written. It has booted
+// at the time booted, which like sinceBoot is one of CLOCK_BOOTTIME.
+func (f File) Elapsed(bootID string, booted, sinceBoot time.Duration) time.Duration {
 	if bootID == f.BootID {
-		sinceBoot -= f.SinceBoot
+		booted = f.SinceBoot
 	}
-	return max(sinceBoot, 0)
+	return max(sinceBoot-booted, 0)
 }
 
 // Text is the file as it is written.

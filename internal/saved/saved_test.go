@@ -173,9 +173,10 @@ func TestElapsed(t *testing.T) {
 	}{
 		{f.BootID, f.SinceBoot + time.Minute, time.Minute},
 		{f.BootID, f.SinceBoot - time.Minute, 0}, // nobody has seen that
-		{"another", time.Minute, time.Minute},
+		{"another", 3 * time.Minute, time.Minute},
+		{"another", time.Minute, 0},
 	} {
-		if got := f.Elapsed(c.boot, c.sinceBoot); got != c.want {
+		if got := f.Elapsed(c.boot, 2*time.Minute, c.sinceBoot); got != c.want {
 			t.Errorf("%s after %s: %s, want %s", c.boot, c.sinceBoot, got, c.want)
 		}
 	}

@@ -24,6 +24,7 @@ type Gateway struct {
 	Wall   time.Time     // the wall clock
 	Boot   time.Duration // CLOCK_BOOTTIME
 	ID     string        // the boot ID
+	Booted time.Duration // CLOCK_BOOTTIME at the boot, 0 but in a container
 	Config config.Domain
 	Host   domain.Host
 	// Through, if not nil, is what a domain is opened on in place of the model.
@@ -52,6 +53,7 @@ func New(t *testing.T) *Gateway {
 		Now:       func() time.Time { return g.Wall },
 		SinceBoot: func() time.Duration { return g.Boot },
 		BootID:    func() string { return g.ID },
+		Booted:    func() time.Duration { return g.Booted },
 	}
 	g.Read()
 	g.Dumps = 0

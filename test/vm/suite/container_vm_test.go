@@ -65,6 +65,10 @@ func TestContainerWithoutJournal(t *testing.T) {
 	if out, err := in("wgkex register localhost:10019 container %s; wg show wg-container peers", key); err != nil || out != "OK\n"+key.String() {
 		t.Errorf("%v, %q", err, out)
 	}
+	// What a container calls the time since boot is the machine's.
+	if out, err := in("cat /run/wgkex/booted"); err != nil || len(out) < len("1000000000") || out == sh(t, "cat /run/wgkex/booted") {
+		t.Errorf("the container has booted at %q, %v", out, err)
+	}
 	// No unit tells of interfaces here: their peers come back by hand, or when the
 	// timer starts, as at a boot.
 	for _, command := range []string{"wgkex restore", "systemctl restart wgkex-cleanup@container.timer"} {
