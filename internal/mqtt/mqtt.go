@@ -78,6 +78,8 @@ type Broker struct {
 	// than shortLived.
 	up    time.Time
 	short int
+	// end is why the last connection has ended, if that was told.
+	end error
 }
 
 // New makes a Broker that does nothing yet.
@@ -103,19 +105,21 @@ func (b *Broker) Start(ctx context.Context, h relay.Handler) error {
 			b.made()
 			h.Connected(c.SessionPresent)
 		},
-		OnConnectError: func(err error) {
-			// Of a connection that ended as it began, the library tells both at a time.
-			h.Disconnected(err)
-			b.failed(b.explain(err))
+		// The library tells of these two in turn. Why a connection has ended it tells at some
+		// time, even before it tells of the connection.
+		OnConnectionDown: func() bool {
+			h.Disconnected(b.why())
+			return true
 		},
+		OnConnectError: func(err error) { b.failed(b.explain(err)) },
 		ClientConfig: paho.ClientConfig{
 			// Munich's worker has the name of the host alone, and a broker has one client
 			// of a name.
 			ClientID:      "wgkex-relay-" + s.Gateway,
 			PacketTimeout: packetTimeout,
-			OnClientError: h.Disconnected,
+			OnClientError: b.ended,
 			OnServerDisconnect: func(d *paho.Disconnect) {
-				h.Disconnected(fmt.Errorf("the broker has ended it: %s", reason(d.ReasonCode)))
+				b.ended(fmt.Errorf("the broker has ended it: %s", reason(d.ReasonCode)))
 			},
 			OnPublishReceived: []func(paho.PublishReceived) (bool, error){func(p paho.PublishReceived) (bool, error) {
 				h.Received(received(p.Packet))
@@ -172,6 +176,24 @@ func (b *Broker) made() {
 		b.up = now
 		b.short++
 	}
+}
+
+func (b *Broker) ended(why error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.end = why
+}
+
+// why is why the connection has ended.
+func (b *Broker) why() error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	end := b.end
+	b.end = nil
+	if end == nil {
+		return errors.New("it has ended")
+	}
+	return end
 }
 
 // pause is that before a try, the library having counted so many since the last connection.

@@ -459,22 +459,6 @@ func TestTLS(t *testing.T) {
 	}
 }
 
-// Whoever believes in a connection is told with each that cannot be made: the library may
-// tell of the end of the last one before it tells of its beginning.
-func TestNoConnection(t *testing.T) {
-	t.Parallel()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	_ = l.Close()
-	c := join(t, Settings{URL: "mqtt://" + l.Addr().String(), Gateway: "gw01"})
-	eventually(t, "the end", func() bool {
-		lost, failed := c.errors()
-		return lost != "" && failed != ""
-	})
-}
-
 // A broker that knows no MQTT 5 is named as what it is.
 func TestOldBroker(t *testing.T) {
 	t.Parallel()

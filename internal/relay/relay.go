@@ -231,7 +231,7 @@ func (r *Relay) loop(ctx context.Context) {
 			if r.hasLapsed() {
 				r.ledger.doubt()
 				compare.due = later(time.Now().Add(doubtAfter), compared.Add(compareLeast))
-			} else {
+			} else if !r.isDoubtful() {
 				// A connection that comes and goes does not put it off.
 				sooner(compare, later(time.Now().Add(compareAfter), compared.Add(compareLeast)))
 			}
@@ -309,6 +309,12 @@ func (r *Relay) isConnected() bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.stats.Connected
+}
+
+func (r *Relay) isDoubtful() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.doubtful
 }
 
 // hasLapsed reports once whether the broker has forgotten the gateways.

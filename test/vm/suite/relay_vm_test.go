@@ -302,6 +302,17 @@ systemctl daemon-reload; systemctl enable --now suite-interfaces; wgkex apply`, 
 		eventually(t, what+", at the second gateway", func() bool { return there(keys...) })
 		t.Logf("%s: at both after %s", what, time.Since(begun).Round(time.Millisecond))
 	}
+	t.Cleanup(func() {
+		if t.Failed() {
+			const state = "wgkex gateways; cat /run/wgkex/relay/stats.json; cut -d ' ' -f 1 /var/lib/wgkex-relay/ledger | sort | uniq -c; journalctl -b --no-pager -n 60 -o short-monotonic -u wgkex-relay.service"
+			out, _ := try(state)
+			t.Logf("the first gateway:\n%s", out)
+			out, _ = in(state)
+			t.Logf("the second gateway:\n%s", out)
+			out, _ = try("journalctl -b --no-pager -n 60 -o short-monotonic -u mosquitto.service; tail -n 60 /var/log/mosquitto/mosquitto.log")
+			t.Logf("the broker:\n%s", out)
+		}
+	})
 	known := func() {
 		t.Helper()
 		for name, list := range map[string]func() (string, error){
