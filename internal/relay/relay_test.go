@@ -567,6 +567,11 @@ func TestBrokerForgets(t *testing.T) {
 		h.lose()
 		h.set(true)
 		a.register(numbered(4)) // the broker has nobody to pass it on to
+		settle(5 * time.Second)
+		// A second connection, which the broker knows, does not end the doubt.
+		c := h.client("gw01")
+		c.handler.Disconnected(errors.New("lost"))
+		c.handler.Connected(true)
 		settle(time.Minute)
 		b.start()
 		settle(2 * doubtAfter)
