@@ -180,7 +180,7 @@ func TestHTTPTunnel(t *testing.T) {
 			})
 		}
 		for range 3 {
-			sh(t, "ip netns exec %s timeout 5 busybox wget -q -O- 'http://[%s%%wg0]/'", router, fields[3])
+			sh(t, "ip netns exec %s timeout 60 busybox wget -q -O- 'http://[%s%%wg0]/'", router, fields[3])
 		}
 		stop()
 		flood.Wait()
