@@ -34,9 +34,6 @@ type Generator struct {
 // A broken configuration changes nothing: the last valid one is generated once
 // more, since systemd has thrown away what the last run generated.
 func (g Generator) Run(dir string) bool {
-	if err := g.noteBooted(); err != nil {
-		g.Report(fmt.Sprintf("noting when the gateway has booted: %v", err))
-	}
 	cfg, usable, err := g.Load()
 	if err != nil {
 		for line := range strings.Lines(err.Error()) {
@@ -49,6 +46,9 @@ func (g Generator) Run(dir string) bool {
 		g.Report("the configuration is broken: what runs goes on as it was")
 	} else if saveErr := g.save(cfg); saveErr != nil {
 		g.Report(fmt.Sprintf("keeping the configuration for the case that it gets broken: %v", saveErr))
+	}
+	if bootedErr := g.noteBooted(); bootedErr != nil {
+		g.Report(fmt.Sprintf("noting when the gateway has booted: %v", bootedErr))
 	}
 	if writeErr := units.Write(cfg, dir); writeErr != nil {
 		g.Report(writeErr.Error())
