@@ -2,8 +2,6 @@
 package clock
 
 import (
-	"errors"
-	"io/fs"
 	"os"
 	"strconv"
 	"strings"
@@ -26,17 +24,9 @@ func SinceBoot() time.Duration {
 // change that, and systemd-nspawn(1) does not use them).
 const BootedFile = "/run/wgkex/booted"
 
-// NoteBooted writes the file at the first time after a boot.
-func NoteBooted(path string, now time.Duration) error {
-	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644)
-	if errors.Is(err, fs.ErrExist) {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	_, err = f.WriteString(strconv.FormatInt(int64(now), 10) + "\n")
-	return errors.Join(err, f.Close())
+// BootedText is what is in the file.
+func BootedText(booted time.Duration) []byte {
+	return []byte(strconv.FormatInt(int64(booted), 10) + "\n")
 }
 
 // Booted is what the file says. Without one it is 0, when the machine has booted.

@@ -57,12 +57,12 @@ func (g Generator) Run(dir string) bool {
 	return err == nil
 }
 
+// noteBooted writes the file at the first run after a boot.
 func (g Generator) noteBooted() error {
-	// At boot the generators run before systemd-tmpfiles.
-	if err := os.MkdirAll(filepath.Dir(g.Booted), 0o755); err != nil {
-		return err
+	if _, err := os.Lstat(g.Booted); err == nil {
+		return nil
 	}
-	return clock.NoteBooted(g.Booted, g.SinceBoot())
+	return write(g.Booted, clock.BootedText(g.SinceBoot()))
 }
 
 func (g Generator) save(cfg config.Config) error {
@@ -70,8 +70,13 @@ func (g Generator) save(cfg config.Config) error {
 	if err != nil {
 		return err
 	}
-	if err := os.MkdirAll(filepath.Dir(g.Effective), 0o755); err != nil {
+	return write(g.Effective, text)
+}
+
+// write writes a file in /run. At boot the generators run before systemd-tmpfiles.
+func write(path string, text []byte) error {
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		return err
 	}
-	return statefile.Write(g.Effective, text, 0o644)
+	return statefile.Write(path, text, 0o644)
 }

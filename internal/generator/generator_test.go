@@ -118,13 +118,16 @@ func TestKept(t *testing.T) {
 	effective := filepath.Join(dir, config.File)
 	g := Generator{
 		Load: load(t, good, ""), Effective: effective, Booted: filepath.Join(dir, "booted"),
-		SinceBoot: func() time.Duration { return time.Hour }, Report: func(message string) { t.Error(message) },
+		Report: func(message string) { t.Error(message) },
 	}
-	if !g.Run(t.TempDir()) {
-		t.Error("not well")
-	}
-	if booted := clock.Booted(g.Booted); booted != time.Hour {
-		t.Errorf("booted at %s", booted)
+	for _, now := range []time.Duration{time.Hour, 2 * time.Hour} { // a boot, and a daemon-reload
+		g.SinceBoot = func() time.Duration { return now }
+		if !g.Run(t.TempDir()) {
+			t.Error("not well")
+		}
+		if booted := clock.Booted(g.Booted); booted != time.Hour {
+			t.Errorf("at %s: booted at %s", now, booted)
+		}
 	}
 	got, err := config.Load(dir)
 	if err != nil || got.Listen.Port != 10012 || got.Domains["d"].WireGuard != "w" {

@@ -170,12 +170,11 @@ func received(p *paho.Publish) message.Message {
 func (b *Broker) made() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if now := time.Now(); b.up.IsZero() || now.Sub(b.up) > shortLived {
-		b.up, b.short = now, 0
-	} else {
-		b.up = now
-		b.short++
+	now := time.Now()
+	if b.short++; now.Sub(b.up) > shortLived { // as is the first, after the zero time
+		b.short = 0
 	}
+	b.up = now
 }
 
 func (b *Broker) ended(why error) {
