@@ -309,6 +309,7 @@ systemctl daemon-reload; systemctl enable --now suite-interfaces; wgkex apply`, 
 			t.Logf("the first gateway:\n%s", out)
 			out, _ = in(state)
 			t.Logf("the second gateway:\n%s", out)
+			t.Log(in("systemctl status --no-pager -n 0 wgkex-save@%[1]s wgkex-restore@%[1]s; ls -l /var/lib/wgkex; journalctl --no-pager -u wgkex-save@%[1]s -u wgkex-restore@%[1]s", domain))
 			out, _ = try("journalctl -b --no-pager -n 60 -o short-monotonic -u mosquitto.service; tail -n 60 /var/log/mosquitto/mosquitto.log")
 			t.Logf("the broker:\n%s", out)
 		}
@@ -393,11 +394,6 @@ systemctl daemon-reload; systemctl enable --now suite-interfaces; wgkex apply`, 
 	uplink()
 	second("systemctl restart suite-interfaces || true") // its uplink may have been late
 	t.Logf("before the reboot %s, after %s", before, second("wg show wg-%s peers | wc -l", domain))
-	t.Cleanup(func() {
-		if t.Failed() {
-			t.Log(in("systemctl status --no-pager -n 0 wgkex-save@%[1]s wgkex-restore@%[1]s; ls -l /var/lib/wgkex; journalctl --no-pager -u wgkex-save@%[1]s -u wgkex-restore@%[1]s", domain))
-		}
-	})
 	both("after the reboot", append(saved, meantime)...)
 	known()
 	if out := second("journalctl -b --no-pager -o cat -t wgkex-relay -p warning"); out != "" {
