@@ -178,7 +178,7 @@ func TestLongAnsibleRole(t *testing.T) {
 	t.Cleanup(func() { sh(t, "rm -f /usr/local/sbin/wgkex; %s install ./wgkex.deb", apt) })
 	domains := func(list ...string) string { return "wgkex_domains: [" + strings.Join(list, ", ") + "]" }
 	one := "{name: ffww01, wireguard: wg-ffww01, vxlan: vx-ffww01, listen: 10013}"
-	two := "{name: ffww02, wireguard: wg-ffww02, vxlan: vx-ffww02, listen: 10014, addresses: ffmuc}"
+	two := "{name: ffww02, wireguard: wg-ffww02, vxlan: vx-ffww02, listen: '{{ 10000 + 14 }}', addresses: ffmuc}"
 	moved := strings.Replace(one, "10013", "10023", 1)
 	const file = "/etc/wgkex/conf.d/ansible.toml"
 	unchanged := func(what, out string) {
@@ -194,7 +194,7 @@ func TestLongAnsibleRole(t *testing.T) {
 	}
 	all := []string{
 		domains(one, two), "wgkex_listen: 10012", "wgkex_reply: ok", "wgkex_prohibited_keys: [QeecXiuF2KZK94JbEhdpQpB7009R3ANbXsSaXAWyXFU=]",
-		fmt.Sprintf("wgkex_http: {listen: [%d], default_domain: ffww01}", httpPort), "wgkex_metrics: {enabled: false}", "wgkex_gateway: {address: gw01.example.org}", "wgkex_firewall: true",
+		fmt.Sprintf("wgkex_http: {listen: [%d], default_domain: ffww01}", httpPort), "wgkex_metrics: {enabled: '{{ 1 > 2 }}'}", "wgkex_gateway: {address: gw01.example.org}", "wgkex_firewall: true",
 	}
 	playbook(t, true, "", all...)
 	for _, port := range []int{sharedPort, port1} {
@@ -252,7 +252,7 @@ func TestLongAnsibleMQTT(t *testing.T) {
 		return []string{
 			"wgkex_domains: [{name: ffww01, wireguard: wg-ffww01, vxlan: vx-ffww01, listen: 10013}]", "wgkex_gateway: {name: gw01}",
 			fmt.Sprintf("wgkex_mqtt: {url: 'mqtt://localhost:%d', username: gw01}", brokerPort), "wgkex_mqtt_password: " + password,
-			"wgkex_gateways: {gw01: 30, gw.02: 10}", "wgkex_relay_package: '{{ lookup(\"fileglob\", \"/root/wgkex-relay_*.deb\") }}'",
+			"wgkex_gateways: {gw01: '{{ 3 * 10 }}', gw.02: 10}", "wgkex_relay_package: '{{ lookup(\"fileglob\", \"/root/wgkex-relay_*.deb\") }}'",
 		}
 	}
 	heard := func() {
