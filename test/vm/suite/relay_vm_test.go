@@ -39,11 +39,14 @@ func brokerSetup(t *testing.T) string {
 	return text
 }
 
-// relayed installs the relay and a broker. After the test
-// there is nothing left of both.
-func relayed(t *testing.T) {
+// newRelay is the relay's package of this version.
+const newRelay = "/root/wgkex-relay_*.deb"
+
+// relayed installs the relay from the file, which may be a pattern, and a broker. After
+// the test there is nothing left of both.
+func relayed(t *testing.T, deb string) {
 	t.Helper()
-	sh(t, "dpkg -i /root/wgkex-relay_*.deb")
+	sh(t, "dpkg -i %s", deb)
 	t.Cleanup(func() {
 		sh(t, "dpkg -P wgkex-relay; systemctl mask --now mosquitto; systemctl stop suite-listener suite-worker 2>/dev/null; rm -rf /var/lib/mosquitto/* /etc/wgkex/mqtt.password /run/suite-*")
 		if out, _ := try("ls -d /run/wgkex/announce.sock /run/wgkex/relay /var/lib/wgkex-relay"); strings.Count(out, "No such file") != 3 {
@@ -111,7 +114,7 @@ func withoutGateway(t *testing.T) {
 
 // A gateway beside one with Munich's worker.
 func TestRelay(t *testing.T) {
-	relayed(t)
+	relayed(t, newRelay)
 	serveHTTP(t, fmt.Sprintf("listen = %d", httpPort))
 	withoutGateway(t)
 	writeConf(t, "mqtt.toml", relayConfiguration("gw01", endpointAddress, "localhost"))
@@ -244,7 +247,7 @@ func TestLongTwoGatewaysMany(t *testing.T) { twoGateways(t, 500, time.Minute) }
 // twoGateways has so many registrations while the broker is away for so long.
 func twoGateways(t *testing.T, registrations int, away time.Duration) {
 	const domain, port, number1, number2 = "pair", 10020, 61, 62
-	relayed(t)
+	relayed(t, newRelay)
 	sh(t, "rm -f wg-%s.key; ./suite-files/gateway %[1]s %d rfc4291", domain, number1)
 	profiles[domain] = address.RFC4291
 	t.Cleanup(func() {

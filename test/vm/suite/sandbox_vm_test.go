@@ -75,7 +75,7 @@ func TestSandbox(t *testing.T) {
 // relayTo has the relay started, with the broker of relayed at the host of this name.
 func relayTo(t *testing.T, host string) {
 	t.Helper()
-	relayed(t)
+	relayed(t, newRelay)
 	writeConf(t, "mqtt.toml", relayConfiguration("gw01", endpointAddress, host))
 	t.Cleanup(func() { _, _ = try("rm -f /etc/wgkex/conf.d/mqtt.toml; wgkex apply") })
 	_, _ = try("wgkex apply") // the shared configuration has domains that fail

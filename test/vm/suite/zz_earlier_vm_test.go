@@ -29,6 +29,7 @@ func TestEarlierVersions(t *testing.T) {
 		{"2-state", []string{"/run/wgkex/domains/ffww01.state", "/run/wgkex/domains/ffww01.counters"}},
 		{"3-saved", []string{"/run/wgkex/domains/ffww01.counters"}},
 		{"4-http", nil},
+		{"5-relay", nil},
 	} {
 		t.Run(c.name, func(t *testing.T) { upgradeFrom(t, c.name, c.thrownAway) })
 	}
@@ -47,6 +48,10 @@ func upgradeFrom(t *testing.T, name string, thrownAway []string) {
 	sh(t, "%s install ./suite-files/upgrades/%s.deb", apt, name)
 	has := func(file string) bool { _, err := os.Stat(file); return err == nil }
 	served := has("/usr/lib/wgkex/wgkex-http")
+	relays := has("suite-files/upgrades/" + name + "-relay.deb")
+	if relays {
+		relayed(t, "suite-files/upgrades/"+name+"-relay.deb")
+	}
 	files := map[string]string{
 		"wgkex.toml":         fmt.Sprintf("listen = %d\nreply = \"ok\"\n", sharedPort),
 		"conf.d/first.toml":  domainFile("ffww01", port1),
@@ -54,6 +59,9 @@ func upgradeFrom(t *testing.T, name string, thrownAway []string) {
 	}
 	if served {
 		files["conf.d/http.toml"] = fmt.Sprintf("[http]\nlisten = %d\n", httpPort)
+	}
+	if relays {
+		files["conf.d/mqtt.toml"] = relayConfiguration("gw01", endpointAddress, "localhost")
 	}
 	for file, text := range files {
 		if err := os.WriteFile("/etc/wgkex/"+file, []byte(text), 0o644); err != nil {
@@ -87,6 +95,16 @@ func upgradeFrom(t *testing.T, name string, thrownAway []string) {
 	}
 	savedPeers := has("/var/lib/wgkex/ffww01.peers")
 
+	if relays {
+		// What the old relay knows: keys of this gateway, and of another one.
+		listen(t)
+		hears(t, "/run/suite-listener", "wireguard-worker/gw01/status 1")
+		key := newKey(t)
+		other(t, "wireguard/ffww01/all", key.String())
+		eventually(t, "a peer of the other gateway", func() bool { return hasPeers("ffww01", key) })
+		before["ffww01"] = append(before["ffww01"], key)
+	}
+
 	// All of them at a time: whoever is at the domain's line when the programs are
 	// replaced, is at the key's line after it.
 	var under []*traffic
@@ -107,11 +125,20 @@ func upgradeFrom(t *testing.T, name string, thrownAway []string) {
 			return line, err
 		}, "HTTP/1.1 200 OK"))
 	}
+	if relays {
+		under = append(under, keepAsking(t, "another gateway", "ffww01", func(key string) (string, error) {
+			return try("mosquitto_pub -V mqttv311 %s -q 1 -t wireguard/ffww01/all -m %s", asOther, key)
+		}, ""))
+	}
 	// Each has had an answer of the old version first.
 	for _, u := range under {
 		eventually(t, u.name+" answering", func() bool { return u.answered() > 0 })
 	}
-	upgradeLog := sh(t, "%s install ./wgkex.deb", apt)
+	packages := "./wgkex.deb"
+	if relays {
+		packages += " " + newRelay
+	}
+	upgradeLog := sh(t, "%s install %s", apt, packages)
 	for _, u := range under {
 		n := u.answered()
 		eventually(t, u.name+" answering after the upgrade", func() bool { return u.answered() > n+1 })
@@ -130,6 +157,9 @@ func upgradeFrom(t *testing.T, name string, thrownAway []string) {
 		t.Errorf("more is thrown away:\n%s", upgradeLog)
 	}
 	for domain, keys := range before {
+		if relays { // which takes its time for each of the other gateway
+			eventually(t, "all peers of "+domain, func() bool { return hasPeers(domain, keys...) })
+		}
 		wantRouter(t, domain, keys...)
 	}
 	reach(t, "veteran1", 101)
@@ -139,6 +169,9 @@ func upgradeFrom(t *testing.T, name string, thrownAway []string) {
 	units := "wgkex.target wgkex.socket wgkex@ffww01.socket wgkex@ffww02.socket wgkex-cleanup@ffww01.timer wgkex-local.socket wgkex-metrics.socket wgkex-save@ffww01.service wgkex-save@ffww02.service"
 	if served {
 		units += " wgkex-http.socket"
+	}
+	if relays {
+		units += " wgkex-relay.socket wgkex-relay.service"
 	}
 	for unit := range strings.FieldsSeq(units) {
 		if out, _ := try("systemctl is-active %s", unit); out != "active" {
@@ -154,6 +187,17 @@ func upgradeFrom(t *testing.T, name string, thrownAway []string) {
 	added := newKey(t)
 	sh(t, "wgkex add ffww01 %s; curl -fsS 'http://[::1]:9587/metrics' | grep -F 'wgkex_domain_up{domain=\"ffww02\"} 1'", added)
 	wantRouter(t, "ffww01", added)
+	if relays {
+		// The new relay has read what the old one wrote, and tells of a router.
+		key := newKey(t)
+		if got := send(t, sharedPort, "ffww01\n"+key.String()+"\n"); got != "OK\n" {
+			t.Fatalf("the new version answers %q", got)
+		}
+		hears(t, "/run/suite-listener", "wireguard/ffww01/all %s", key)
+		if out, _ := try("journalctl -b -q -u wgkex-relay.service -g 'begun anew'"); out != "" {
+			t.Errorf("the relay says %s", out)
+		}
+	}
 
 	// The saved peers of the old version are read; without any, cleanup saves them first.
 	tidy := func() {
