@@ -625,49 +625,28 @@ func TestEveryStepFails(t *testing.T) {
 		b.Handshake(key(5))
 		return b
 	}
-	b := prepare()
-	steps := b.Faults(func(int, string) (error, bool) { return nil, false })
-	b.run(Report{Seen: 5, Live: 2, Removed: 3, Repaired: 1, Orphans: 1})
-	if len(*steps) < 6 {
-		t.Fatalf("only the steps %v", *steps)
-	}
-	for step, method := range *steps {
-		for _, how := range []string{"before", "after", "kill"} {
-			what := fmt.Sprintf("%s, %s", method, how)
-			b := prepare()
-			if how == "kill" {
-				if !b.Kill(step, func() { _, _ = b.cleanup() }) {
-					t.Errorf("%s: not killed", what)
-				}
-			} else {
-				b.Faults(func(n int, _ string) (error, bool) {
-					if n != step {
-						return nil, false
-					}
-					return syscall.ENOBUFS, how == "after"
-				})
-				// A removal is done again.
-				if _, err := b.cleanup(); errors.Is(err, syscall.ENOBUFS) == (method == "RemovePeers") {
-					t.Errorf("%s: %v", what, err)
-				}
-				b.Through = nil
-			}
-			for _, p := range b.PeerList {
-				if p.Key != key(1) && !slices.ContainsFunc(b.FDB, func(e kernel.Entry) bool { return e.MAC == mac(p.Key) }) {
-					t.Errorf("%s: peer %s is left without its FDB entry", what, p.Key)
-				}
-			}
-			for range 2 { // entries of a peer that is gone are the run's after it
-				if _, err := b.cleanup(); err != nil {
-					t.Errorf("%s: the next run: %v", what, err)
-				}
-			}
-			if len(b.PeerList) != 2 {
-				t.Errorf("%s: the next run left %d peers", what, len(b.PeerList))
-			}
-			b.Consistent()
+	prepare().run(Report{Seen: 5, Live: 2, Removed: 3, Repaired: 1, Orphans: 1})
+	cleanup := func(b *bench) error { _, err := b.cleanup(); return err }
+	domaintest.EveryStep(t, prepare, cleanup, func(b *bench, step domaintest.Step, err error) {
+		// A removal is done again.
+		if failed := step.How != "kill" && step.Method != "RemovePeers"; errors.Is(err, syscall.ENOBUFS) != failed {
+			t.Errorf("%s: %v", step, err)
 		}
-	}
+		for _, p := range b.PeerList {
+			if p.Key != key(1) && !slices.ContainsFunc(b.FDB, func(e kernel.Entry) bool { return e.MAC == mac(p.Key) }) {
+				t.Errorf("%s: peer %s is left without its FDB entry", step, p.Key)
+			}
+		}
+		for range 2 { // entries of a peer that is gone are the run's after it
+			if err := cleanup(b); err != nil {
+				t.Errorf("%s: the next run: %v", step, err)
+			}
+		}
+		if len(b.PeerList) != 2 {
+			t.Errorf("%s: the next run left %d peers", step, len(b.PeerList))
+		}
+		b.Consistent()
+	})
 }
 
 // Others change peers and interrupt the reading at any time: no living router

@@ -448,49 +448,27 @@ func TestEveryStepFails(t *testing.T) {
 		b.AddStatic(key(9), "fd00::/64")
 		return b
 	}
-	b := prepare()
-	steps := b.Faults(func(int, string) (error, bool) { return nil, false })
-	b.run(Report{Saved: 3, Restored: 3})
-	if len(*steps) < 6 {
-		t.Fatalf("only the steps %v", *steps)
-	}
-	for step, method := range *steps {
-		for _, how := range []string{"before", "after", "kill"} {
-			what := fmt.Sprintf("%s, %s", method, how)
-			b := prepare()
-			if how == "kill" {
-				if !b.Kill(step, func() { _, _ = b.restore() }) {
-					t.Errorf("%s: not killed", what)
-				}
-			} else {
-				b.Faults(func(n int, _ string) (error, bool) {
-					if n != step {
-						return nil, false
-					}
-					return syscall.ENOBUFS, how == "after"
-				})
-				_, _ = b.restore()
-				b.Through = nil
+	prepare().run(Report{Saved: 3, Restored: 3})
+	restore := func(b *bench) error { _, err := b.restore(); return err }
+	domaintest.EveryStep(t, prepare, restore, func(b *bench, step domaintest.Step, _ error) {
+		for _, p := range b.PeerList {
+			if p.Managed(b.Config.Addresses) {
+				b.WantRouter(p.Key, true)
 			}
-			for _, p := range b.PeerList {
-				if p.Managed(b.Config.Addresses) {
-					b.WantRouter(p.Key, true)
-				}
-			}
-			b.Use(func(d *domain.Domain) {
-				if state, err := d.State(); err != nil || state != nil && state.Counts.Peers < len(b.PeerList)-1 {
-					t.Errorf("%s: counted %+v of %d, %v", what, state.Counts, len(b.PeerList)-1, err)
-				}
-			})
-			if _, err := b.restore(); err != nil {
-				t.Errorf("%s: the next run: %v", what, err)
-			}
-			for n := 1; n <= 3; n++ {
-				b.WantRouter(key(n), true)
-			}
-			b.Consistent()
 		}
-	}
+		b.Use(func(d *domain.Domain) {
+			if state, err := d.State(); err != nil || state != nil && state.Counts.Peers < len(b.PeerList)-1 {
+				t.Errorf("%s: counted %+v of %d, %v", step, state.Counts, len(b.PeerList)-1, err)
+			}
+		})
+		if err := restore(b); err != nil {
+			t.Errorf("%s: the next run: %v", step, err)
+		}
+		for n := 1; n <= 3; n++ {
+			b.WantRouter(key(n), true)
+		}
+		b.Consistent()
+	})
 }
 
 // A save before the restore, as by a cleanup that is faster, or after somebody

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"syscall"
 	"testing"
 	"time"
 
@@ -235,3 +236,45 @@ func (g *Gateway) Kill(n int, do func()) (died bool) {
 	do()
 	return false
 }
+
+// Step is a call to the kernel that goes wrong: it fails "before" or "after" it took effect,
+// or the process is killed before it ("kill").
+type Step struct{ Method, How string }
+
+func (s Step) String() string { return s.Method + ", " + s.How }
+
+// EveryStep has do go wrong at each of its calls to the kernel in each of the ways, with
+// the error ENOBUFS, and each time on a new gateway that prepare makes. check looks at what
+// is left; the error is that of do, and nil if it was killed.
+func EveryStep[G interface{ gateway() *Gateway }](t *testing.T, prepare func() G, do func(G) error, check func(g G, step Step, err error)) {
+	t.Helper()
+	g := prepare()
+	methods := g.gateway().Faults(func(int, string) (error, bool) { return nil, false })
+	if err := do(g); err != nil || len(*methods) < 6 {
+		t.Fatalf("only the steps %v: %v", *methods, err)
+	}
+	for n, method := range *methods {
+		for _, how := range []string{"before", "after", "kill"} {
+			step, g := Step{method, how}, prepare()
+			var err error
+			if how == "kill" {
+				if !g.gateway().Kill(n, func() { _ = do(g) }) {
+					t.Errorf("%s: not killed", step)
+				}
+			} else {
+				g.gateway().Faults(func(call int, _ string) (error, bool) {
+					if call != n {
+						return nil, false
+					}
+					return syscall.ENOBUFS, how == "after"
+				})
+				err = do(g)
+				g.gateway().Through = nil
+			}
+			check(g, step, err)
+		}
+	}
+}
+
+// gateway is what EveryStep finds in what embeds one.
+func (g *Gateway) gateway() *Gateway { return g }
