@@ -82,9 +82,9 @@ beside: $(DEB) fuzz browser
 	WGKEX_VM_CPUS=$(VM_CPUS) bench/run --smoke
 
 # What takes too long for each change: attacks at full size, Ansible, what the tests of
-# each change run on one release alone, the reboots of the other, a second build and one
-# for arm64, apt from a repository, and upgrades from earlier versions. Run it before a
-# release.
+# each change run on one release alone, the reboots of the other, a second build, the
+# unit tests of arm64, apt from a repository, and upgrades from earlier versions. Run it
+# before a release.
 test-long:
 	$(MAKE) reproducible
 	$(MAKE) architectures
