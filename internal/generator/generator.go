@@ -30,11 +30,12 @@ type Generator struct {
 	Report func(message string)
 }
 
-// Run generates units in the directory and reports whether everything went well.
+// Run generates units in the directory and returns whether everything went well.
 // A broken configuration changes nothing: the last valid one is generated once
 // more, since systemd has thrown away what the last run generated.
 func (g Generator) Run(dir string) bool {
 	cfg, usable, err := g.Load()
+	well := err == nil
 	if err != nil {
 		for line := range strings.Lines(err.Error()) {
 			g.Report(strings.TrimSuffix(line, "\n"))
@@ -46,15 +47,17 @@ func (g Generator) Run(dir string) bool {
 		g.Report("the configuration is broken: what runs goes on as it was")
 	} else if saveErr := g.save(cfg); saveErr != nil {
 		g.Report(fmt.Sprintf("keeping the configuration for the case that it gets broken: %v", saveErr))
+		well = false
 	}
 	if bootedErr := g.noteBooted(); bootedErr != nil {
 		g.Report(fmt.Sprintf("noting when the gateway has booted: %v", bootedErr))
+		well = false
 	}
 	if writeErr := units.Write(cfg, dir); writeErr != nil {
 		g.Report(writeErr.Error())
-		return false
+		well = false
 	}
-	return err == nil
+	return well
 }
 
 // noteBooted writes the file at the first run after a boot.

@@ -74,7 +74,7 @@ func TestRun(t *testing.T) {
 		{"broken", broken, "", nil, false, false, false, append(slices.Clone(mistakes), "the configuration is broken and there is no earlier one: wgkex does not run")},
 		{"cannot be kept", good, "", func(dir string) error {
 			return os.WriteFile(filepath.Join(dir, "run"), nil, 0o644)
-		}, true, true, false, []string{"keeping the configuration for the case that it gets broken: mkdir ", "noting when the gateway has booted: mkdir "}},
+		}, false, true, false, []string{"keeping the configuration for the case that it gets broken: mkdir ", "noting when the gateway has booted: mkdir "}},
 		{"cannot be written", good, "", func(dir string) error {
 			return os.WriteFile(filepath.Join(dir, "normal"), nil, 0o644)
 		}, false, false, true, []string{"mkdir "}},
