@@ -10,6 +10,7 @@ import (
 	"os"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -108,8 +109,17 @@ func upgradeFrom(t *testing.T, name string, thrownAway []string) {
 	// All of them at a time: whoever is at the domain's line when the programs are
 	// replaced, is at the key's line after it.
 	var under []*traffic
-	under = append(under, keepAsking(t, "port of ffww01", "ffww01", func(key string) (string, error) { return askSlowly(port1, "ffww01\n", key+"\n") }, "OK\n"))
-	under = append(under, keepAsking(t, "shared port", "ffww02", func(key string) (string, error) { return askSlowly(sharedPort, "ffww02\n", key+"\n") }, "OK\n"))
+	ask := func(port int, domain, key string) (string, error) {
+		answer, err := askSlowly(port, domain+"\n", key+"\n")
+		if name == "1-marks" && errors.Is(err, syscall.ECONNRESET) {
+			// Its sandbox's root directory had other links. systemd cannot make it while dpkg
+			// replaces them, and the connection is cut off. A router asks again.
+			answer, err = askSlowly(port, domain+"\n", key+"\n")
+		}
+		return answer, err
+	}
+	under = append(under, keepAsking(t, "port of ffww01", "ffww01", func(key string) (string, error) { return ask(port1, "ffww01", key) }, "OK\n"))
+	under = append(under, keepAsking(t, "shared port", "ffww02", func(key string) (string, error) { return ask(sharedPort, "ffww02", key) }, "OK\n"))
 	if served {
 		under = append(under, keepAsking(t, "HTTP", "ffww01", func(key string) (answer string, err error) {
 			body := fmt.Sprintf(`{"domain": "ffww01", "public_key": %q}`, key)
