@@ -164,7 +164,7 @@ apt-%: $(DEB)
 # From the packages of earlier versions to this one, with routers that come meanwhile.
 upgrades: upgrades-bookworm upgrades-trixie
 
-upgrades-%: build/upgrades
+upgrades-%: build/upgrades $(DEB)
 	$(MAKE) vm-$* RUN='^TestEarlierVersions$$$$' UPGRADES=build/upgrades
 
 build/upgrades: test/upgrades

@@ -80,3 +80,33 @@ func TestSystemCallsOfGo(t *testing.T) {
 		}
 	}
 }
+
+// Where dpkg works on another root (dpkg --root with --force-script-chrootless), the
+// scripts of the packages touch nothing of this one.
+func TestMaintainerScriptsAnotherRoot(t *testing.T) {
+	path := regexp.MustCompile(`(^|[\s"'=])(/(?:etc|run|usr|var)/[^\s"';)]*)`)
+	prefixed := 0
+	for _, pattern := range []string{"*.preinst", "*.postinst", "*.prerm", "*.postrm"} {
+		scripts, err := filepath.Glob("../packaging/debian/" + pattern)
+		if err != nil || len(scripts) == 0 {
+			t.Fatalf("%d scripts %s (%v)", len(scripts), pattern, err)
+		}
+		for _, script := range scripts {
+			for i, line := range strings.Split(read(t, script), "\n") {
+				if strings.HasPrefix(strings.TrimSpace(line), "#") {
+					continue
+				}
+				prefixed += strings.Count(line, "${DPKG_ROOT:-}")
+				for _, m := range path.FindAllStringSubmatch(line, -1) {
+					// They ask for it where DPKG_ROOT is empty alone.
+					if m[2] != "/run/systemd/system" || !strings.Contains(line, `[ -z "${DPKG_ROOT:-}" ]`) {
+						t.Errorf("%s, line %d: %s is without ${DPKG_ROOT:-}", script, i+1, m[2])
+					}
+				}
+			}
+		}
+	}
+	if prefixed == 0 {
+		t.Error("no script uses DPKG_ROOT")
+	}
+}
