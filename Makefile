@@ -70,13 +70,13 @@ run: $(DEB)
 	test/vm/run -f test/vm/suite/gateway -f test/vm/suite/router test/vm/demo
 
 # First what fails soonest. Then three things at a time, since a VM waits a third of its
-# time. With one processor each they are a sixth faster on two emulated ones; test-long has
-# two. The reboots come after the suite of Debian 12.
+# time: the suites of both releases, and one after the other what there is beside them. With
+# one processor each VMs are a sixth faster on two emulated ones; test-long has two.
 test: lint unit
-	$(MAKE) -j3 VM_CPUS=1 AFTER=vm-bookworm vm-trixie reboot-bookworm beside
+	$(MAKE) -j3 VM_CPUS=1 AFTER=beside vm-bookworm vm-trixie reboot-bookworm
 	@echo "all tests passed"
 
-# What is tested beside the two VMs of the suite.
+# What is tested beside the suites, before the reboots.
 beside: $(DEB) fuzz browser
 	test/repository $(DEB) $(RELAY_DEB)
 	WGKEX_VM_CPUS=$(VM_CPUS) bench/run --smoke
