@@ -79,15 +79,15 @@ test: lint unit
 # What is tested beside the suites, before the reboots.
 beside: $(DEB) fuzz browser
 	test/repository $(DEB) $(RELAY_DEB)
-	WGKEX_VM_CPUS=$(VM_CPUS) bench/run --smoke
 
 # What takes too long for each change: attacks at full size, Ansible, what the tests of
 # each change run on one release alone, the reboots of the other, a second build, the
-# unit tests of arm64, apt from a repository, and upgrades from earlier versions. Run it
-# before a release.
+# unit tests of arm64, a short run of the bench, apt from a repository, and upgrades from
+# earlier versions. Run it before a release.
 test-long:
 	$(MAKE) reproducible
 	$(MAKE) architectures
+	bench/run --smoke
 	$(MAKE) -j2 vm-bookworm vm-trixie RUN='^TestLong|$(subst $$,$$$$,$(NOT_bookworm)|$(NOT_trixie))'
 	$(MAKE) reboot-trixie
 	$(MAKE) -j2 VM_CPUS=1 apt-bookworm apt-trixie
@@ -133,9 +133,10 @@ pictures: deps
 VM_CPUS = 2
 
 # Tests that take half a minute or more and are about wgkex, not about what differs
-# between the releases: each runs on one of the two. Debian 12 has the reboots, too.
-NOT_bookworm = TestHostileFlood|TestCheckFinds|TestClockIsSet|TestHTTPFlood|TestRestoreFiles|TestTurnedAway|TestFirewallSurvives|TestManyAtOnce|TestContainerReports|TestCheckForMonitoring|TestRefusals|TestLeftOver|TestManual|TestUpgradeLeaves|TestHTTPTunnel|TestHTTPInterface|TestMetricsPrometheus|TestHTTPClients|TestRestore$$|TestRestoreRules|TestConfigurationChanges|TestRefusedLeaveNothing|TestForeignCounters
-NOT_trixie = TestRelay$$|TestCleanupState|TestOthersChangePeers|TestLockHeld|TestHTTPBehindNginx|TestGuideLeads|TestReadmeLeads|TestRestoreMany|TestKeysRepeated|TestReadingWhile|TestEveryStep|TestLimitsUnderAttack|TestSaveFails|TestHTTPLocalSocket|TestPage$$|TestAdd$$|TestMetricsOfManyPeers|TestApply$$|TestContainerWithoutJournal|TestCleanupAgainstExchange|TestGuideMetrics|TestSmoke|TestSystemCalls|TestRemovalStops|TestCollision|TestApplyWithoutDBus|TestHTTPRestart|TestGluonProfile|TestCleanup$$|TestMetrics$$|TestListenAddress|TestModuleAbsent|TestLogIsBounded
+# between the releases: each runs on one of the two, and what is in both lists in test-long
+# alone. Debian 12 has the reboots, too.
+NOT_bookworm = TestHostileFlood|TestCheckFinds|TestClockIsSet|TestHTTPFlood|TestRestoreFiles|TestTurnedAway|TestFirewallSurvives|TestManyAtOnce|TestContainerReports|TestCheckForMonitoring|TestRefusals|TestLeftOver|TestManual|TestUpgradeLeaves|TestHTTPTunnel|TestHTTPInterface|TestMetricsPrometheus|TestHTTPClients|TestRestore$$|TestRestoreRules|TestConfigurationChanges|TestRefusedLeaveNothing|TestForeignCounters|TestKeysRepeated|TestCleanupTimer|TestFirewall$$|TestListenAddress|TestOthersChangePeers
+NOT_trixie = TestRelay$$|TestCleanupState|TestLockHeld|TestHTTPBehindNginx|TestGuideLeads|TestReadmeLeads|TestRestoreMany|TestKeysRepeated|TestReadingWhile|TestEveryStep|TestLimitsUnderAttack|TestSaveFails|TestHTTPLocalSocket|TestPage$$|TestAdd$$|TestMetricsOfManyPeers|TestApply$$|TestContainerWithoutJournal|TestCleanupAgainstExchange|TestGuideMetrics|TestSmoke|TestSystemCalls|TestRemovalStops|TestCollision|TestApplyWithoutDBus|TestHTTPRestart|TestGluonProfile|TestCleanup$$|TestMetrics$$|TestModuleAbsent|TestLogIsBounded|TestMetricsPrometheus|TestContainerReports|TestHTTPFlood|TestTunnel$$|TestPackage|TestInterfacesComeAndGo
 
 # The suites of one release in one VM, e.g. `make vm-bookworm RUN=Refusals`.
 # TestLong... run only when asked for.
