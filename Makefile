@@ -76,8 +76,11 @@ test: lint unit
 	$(MAKE) -j3 VM_CPUS=1 AFTER=beside vm-bookworm vm-trixie reboot-bookworm
 	@echo "all tests passed"
 
-# What is tested beside the suites, before the reboots.
-beside: $(DEB) fuzz browser
+# What is tested beside the suites, before the reboots. One after the other, so that none of
+# it takes the place of a suite.
+beside: $(DEB)
+	$(MAKE) fuzz
+	$(MAKE) browser
 	test/repository $(DEB) $(RELAY_DEB)
 
 # What takes too long for each change: attacks at full size, Ansible, what the tests of

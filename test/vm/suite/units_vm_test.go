@@ -172,6 +172,7 @@ func writeConf(t *testing.T, name, text string) {
 }
 
 func TestConfigurationChanges(t *testing.T) {
+	t.Cleanup(func() { sh(t, "systemctl daemon-reload") }) // at last, without its files
 	sh(t, "./suite-files/gateway ffww03 3 rfc4291")
 	t.Cleanup(func() { sh(t, "ip link del wg-ffww03; ip link del vx-ffww03 || true") })
 	text := "reply = 'ok'\n[domains.ffww03]\nwireguard = 'wg-ffww03'\nvxlan = 'vx-ffww03'\nlisten = 10016\n"
