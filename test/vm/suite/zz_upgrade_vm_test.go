@@ -98,14 +98,12 @@ func TestRemovalStopsEverything(t *testing.T) {
 			if out := sh(t, "systemctl list-units --all --no-legend '*wgkex*' | grep -v 'wgkex.target not-found' || true; pgrep -l wgkex || true; nft list tables | grep wgkex || true"); out != "" {
 				t.Errorf("left behind:\n%s", out)
 			}
-			if !strings.HasPrefix(command, "purge") {
+			if strings.HasPrefix(command, "purge") {
+				sh(t, "%s install ./wgkex.deb", apt)
+			} else {
 				sh(t, "test -e /etc/wgkex/conf.d/order.toml")
-			}
-			if strings.HasPrefix(command, "remove") {
 				// Another package is configured before.
 				sh(t, "dpkg --unpack wgkex.deb && systemctl daemon-reload && dpkg --configure wgkex")
-			} else {
-				sh(t, "%s install ./wgkex.deb", apt)
 			}
 			sh(t, "wgkex check")
 		})
